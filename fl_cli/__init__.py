@@ -1,0 +1,1 @@
+"""The command `fl`: one file a command."""

@@ -1,0 +1,38 @@
+"""TensorFlow and Keras, imported without the optional libraries that they try for and this project does not use there.
+
+Keras and TensorFlow import pandas, matplotlib, scikit-learn and SciPy where they are installed, to serve wrappers and
+plots; that doubles the time and the memory of a client's start (measured by benchmarks/startup.py). They are hidden
+only while the two are imported: afterwards anyone may import them as usual.
+
+Import from here, never from keras or tensorflow directly: `from fl_common.lean import keras, tf`.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OPTIONAL = ("matplotlib", "pandas", "scipy", "sklearn")
+
+
+@contextmanager
+def _hidden(names: tuple[str, ...]) -> Iterator[None]:
+    absent = [name for name in names if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
+
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+with _hidden(OPTIONAL):
+    import keras
+    import tensorflow as tf
+
+__all__ = ["keras", "tf"]

@@ -1,0 +1,196 @@
+"""Every setting of every command: one frozen object, parsed once from TOML, environment, flags or Flower's run config.
+
+Order, later wins: defaults < TOML file < environment (`FL_ROUNDS=5`) < flags and `--set key=value`.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fl_common.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "FL_"
+
+Scalar = bool | int | float | str
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """A federation's settings. Fields are grouped by who reads them; every one is a scalar, so that it fits a flag."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # What is learned
+    task: str = Field("digits", description="built-in task (digits, mnist, fashion_mnist, cifar10), a path or a module")
+    model: str = Field("", description="model of a built-in task: mlp, 2nn or cnn; empty takes the task's own default")
+    data_dir: str = Field("", description="directory of IDX files, for mnist and fashion_mnist, instead of a download")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+
+    # How a shared data set is split
+    partitions: int = Field(0, ge=0, description="number of partitions; 0: as many as there are clients")
+    partitioning: Literal["iid", "dirichlet", "shards", "power_law", "natural"] = Field(
+        "iid", description="how a shared data set is split over the clients"
+    )
+    alpha: float = Field(0.5, gt=0, description="Dirichlet concentration: small is uneven, large is even")
+    classes_per_client: Count = Field(2, description="classes each client holds, for partitioning=shards")
+    power: float = Field(1.2, gt=0, description="exponent of the power law of sizes, for partitioning=power_law")
+    id_column: str = Field("", description="column of ids (a user, a shop), for partitioning=natural")
+    validation_fraction: float = Field(0.2, ge=0, lt=1, description="share of a partition kept for evaluation")
+
+    # Local training
+    local_epochs: Count = Field(1, description="passes over the local data in a round")
+    batch_size: Count = Field(32, description="examples in a local step")
+    learning_rate: float = Field(0.0, ge=0, description="overrides the compiled model's learning rate; 0 keeps it")
+    mu: float = Field(0.0, ge=0, description="FedProx's proximal term; 0 is none")
+
+    # The strategy
+    strategy: str = Field("fedavg", description="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, or module:Class")
+    strategy_args: str = Field("", description="JSON object of further arguments of the strategy's constructor")
+    server_learning_rate: float = Field(0.0, ge=0, description="of the server optimizer; 0 takes the strategy's default")
+    server_momentum: float = Field(0.9, ge=0, lt=1, description="of FedAvgM's server optimizer")
+    beta_1: float = Field(0.9, ge=0, lt=1, description="first-moment decay of FedAdam and FedYogi")
+    beta_2: float = Field(0.99, ge=0, lt=1, description="second-moment decay of FedAdam and FedYogi")
+    tau: float = Field(1e-3, gt=0, description="degree of adaptivity of FedAdam, FedYogi and FedAdagrad (epsilon)")
+
+    # Rounds
+    rounds: Count = Field(10, description="rounds to run")
+    fraction: Share = Field(1.0, description="share of the available clients asked to train in a round")
+    clients_per_round: int = Field(0, ge=0, description="number asked to train in a round; 0 uses fraction")
+    fraction_evaluate: float = Field(1.0, ge=0, le=1, description="share of the available clients asked to evaluate")
+    min_clients: Count = Field(2, description="clients to wait for before a round starts")
+    wait_seconds: Seconds = Field(120.0, description="time limit of that wait; then the run ends with an error")
+    deadline_seconds: Seconds = Field(600.0, description="time limit for the replies of one phase of a round")
+    quorum: Count = Field(1, description="good replies a round needs; fewer, and it is repeated with other clients")
+    max_repeats: int = Field(3, ge=0, description="times a round may be repeated before the run ends with an error")
+    max_examples: Count = Field(10_000_000, description="largest number of examples that a reply may claim")
+    target_accuracy: float = Field(0.0, ge=0, le=1, description="stop when it is reached; 0 never")
+    patience: int = Field(0, ge=0, description="stop after this many rounds without a lower loss; 0 never")
+
+    # The run store
+    keep: Count = Field(3, description="checkpoints kept, newest first")
+    tensorboard: bool = Field(True, description="write TensorBoard logs into the run's directory")
+    plot: bool = Field(True, description="draw the run's plot when it ends")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.partitioning == "natural" and not self.id_column:
+            raise ValueError("partitioning=natural needs id_column, the name of the column of ids")
+        self.strategy_arguments()
+        return self
+
+    def strategy_arguments(self) -> dict[str, Any]:
+        """Return `strategy_args` parsed. Raises ValueError where it is no JSON object."""
+        if not self.strategy_args:
+            return {}
+        try:
+            arguments = json.loads(self.strategy_args)
+        except ValueError as error:
+            raise ValueError(f"strategy_args must be a JSON object; got {self.strategy_args!r}") from error
+        if not isinstance(arguments, dict):
+            raise ValueError(f"strategy_args must be a JSON object; got {self.strategy_args!r}")
+        return arguments
+
+    def run_config(self) -> dict[str, Scalar]:
+        """Return the settings as Flower's flat run config, as `[tool.flwr.app.config]` and `flwr run -c` hold them."""
+        return dict(self.model_dump())
+
+    def difference(self) -> dict[str, Scalar]:
+        """Return the settings that are not at their defaults."""
+        return dict(self.model_dump(exclude_defaults=True))
+
+
+def parse(values: Mapping[str, Any], *, source: str = "settings") -> Settings:
+    """Validate `values` into `Settings`.
+
+    Keys may be written with dashes or underscores; strings are read as the field's type. `strategy.NAME` keys are
+    gathered into `strategy_args`. Raises SettingsError that names the offending key, what was expected and what came.
+    """
+    flat = _gather_strategy_arguments({key.replace("-", "_"): value for key, value in values.items()})
+    for key in flat:
+        if key not in Settings.model_fields:
+            raise SettingsError(unknown_key(key, source))
+    try:
+        return Settings.model_validate(flat)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, source)) from None
+
+
+def load(
+    *,
+    toml: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> Settings:
+    """Merge the four sources in their order. `assignments` are `key=value` strings of `--set`."""
+    values: dict[str, Any] = {}
+    if toml is not None:
+        values |= read_toml(toml)
+    values |= from_environment(os.environ if environment is None else environment)
+    values |= {key: value for key, value in (flags or {}).items() if value is not None}
+    values |= dict(_assignment(text) for text in assignments)
+    return parse(values)
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings found as `FL_<NAME>` variables. Other `FL_` variables belong to commands and are left."""
+    names = {f"{ENVIRONMENT_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    return {names[key]: value for key, value in environment.items() if key in names}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a flat TOML file of settings; a `[strategy]` table holds the strategy's own arguments."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"settings file {path} does not exist. Name one that does, or leave --config out.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"settings file {path} cannot be read as TOML: {error}") from None
+    table = content.pop("strategy_arguments", {})
+    return content | {f"strategy.{key}": value for key, value in table.items()}
+
+
+def unknown_key(key: str, source: str = "settings") -> str:
+    """Return the message for an unknown key, naming the nearest known one."""
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(Settings.model_fields))}."
+    return f"unknown setting {key!r} in {source}. {hint}"
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SettingsError(f"--set takes key=value; got {text!r}")
+    return key.strip().replace("-", "_"), value.strip()
+
+
+def _gather_strategy_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    nested = {key.partition(".")[2]: values.pop(key) for key in list(values) if key.startswith("strategy.")}
+    if not nested:
+        return values
+    known = json.loads(values.get("strategy_args") or "{}")
+    return values | {"strategy_args": json.dumps(known | {key: _literal(value) for key, value in nested.items()})}
+
+
+def _literal(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = []
+    for entry in error.errors():
+        key = ".".join(str(part) for part in entry["loc"])
+        message = entry["msg"].removeprefix("Value error, ")
+        lines.append(f"{key}: {message}; got {entry['input']!r}. Set it with --set {key}=..." if key else message)
+    return "; ".join(lines) if source == "settings" else f"{source}: " + "; ".join(lines)
