@@ -1,0 +1,101 @@
+"""The log of a run: one JSON object a line, only ever appended to; read by displays, plots, resume and the gateway.
+
+docs/reference/events.md describes every event.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_server.disk import plainly
+
+Event = dict[str, Any]
+
+LAST = ("finished", "failed")
+POLL_SECONDS = 0.05
+
+
+def stamp(event: Mapping[str, Any]) -> Event:
+    """Return the event as strict JSON holds it (NaN and infinities as null), with "time": ISO 8601, UTC."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"event": event["event"], "time": now} | {key: _plain(value) for key, value in event.items()}
+
+
+def append(path: Path, event: Event) -> None:
+    """Append one line. It is there as a whole, or StoreError is raised and the log is as it was."""
+    line = json.dumps(event, allow_nan=False).encode() + b"\n"
+    with plainly(f"write to {path}"), path.open("ab+", buffering=0) as file:
+        end = file.seek(0, 2)
+        if end:
+            file.seek(end - 1)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def read(path: Path) -> list[Event]:
+    """Return the events so far. A line that a crash tore, the last one or one before a resume, is left out."""
+    if not path.exists():
+        return []
+    with plainly(f"read {path}"):
+        *lines, _ = path.read_bytes().split(b"\n")
+    return [event for line in lines if (event := _parse(line)) is not None]
+
+
+def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0) -> Iterator[Event]:
+    """Yield events as they are appended, leaving out the first `skip`; end after the last one, or when `stop()`.
+
+    A "finished" or "failed" that is followed by more (the run was resumed) does not end it.
+    """
+    seen = offset = 0
+    while True:
+        stopping = stop()
+        fresh, offset = _read_from(path, offset)
+        for event in fresh:
+            seen += 1
+            if seen > skip:
+                yield event
+        over = bool(fresh) and seen > skip and fresh[-1].get("event") in LAST
+        if over or stopping:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _read_from(path: Path, offset: int) -> tuple[list[Event], int]:
+    if not path.exists():
+        return [], offset
+    with plainly(f"read {path}"), path.open("rb") as file:
+        file.seek(offset)
+        *lines, rest = (content := file.read()).split(b"\n")
+    events = [event for line in lines if (event := _parse(line)) is not None]
+    return events, offset + len(content) - len(rest)
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
