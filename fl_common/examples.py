@@ -1,0 +1,164 @@
+"""Examples: what a task's loaders return, turned into NumPy arrays and checked. Between a task and local training."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_common.errors import DataError
+
+Examples = tuple[Any, Any] | tuple[Any, Any, Any]
+"""(x, y) or (x, y, sample_weight). Each is an array or a nested dict or tuple of arrays, all of one leading length."""
+
+EXPECTED = "(x, y) or (x, y, sample_weight) of arrays, or a finite tf.data.Dataset of them"
+
+
+def leaves(tree: Any) -> Iterator[NDArray[Any]]:
+    """Yield the arrays of a nested dict or tuple, dictionaries in the order of their sorted keys."""
+    if isinstance(tree, dict):
+        for key in sorted(tree):
+            yield from leaves(tree[key])
+    elif isinstance(tree, tuple | list):
+        for item in tree:
+            yield from leaves(item)
+    else:
+        yield tree
+
+
+def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return `tree` with `function` applied to each of its arrays."""
+    if isinstance(tree, dict):
+        return {key: mapped(function, item) for key, item in tree.items()}
+    if isinstance(tree, tuple | list):
+        return tuple(mapped(function, item) for item in tree)
+    return function(tree)
+
+
+def count(examples: Examples) -> int:
+    """Return the number of examples: the leading length of their arrays."""
+    return next((len(array) for array in leaves(examples)), 0)
+
+
+def take(examples: Examples, index: NDArray[Any] | slice) -> Examples:
+    """Return the examples at `index`, an integer array or a slice. dtypes are kept."""
+    chosen: Examples = mapped(lambda array: array[index], examples)
+    return chosen
+
+
+def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Split into (train, validation) after a shuffle drawn from `seed`. Training keeps at least one example."""
+    total = count(examples)
+    held = max(0, min(round(total * fraction), total - 1))
+    order = np.random.default_rng([seed, total]).permutation(total)
+    return take(examples, np.sort(order[held:])), take(examples, np.sort(order[:held]))
+
+
+def normalised(value: Any, source: str) -> Examples:
+    """Return what a loader gave as checked examples. `source` names the loader in errors.
+
+    Lists of numbers become arrays, lists of arrays become tuples (several inputs, as in Keras), tf.data datasets are
+    read to their end. dtypes are kept. Raises DataError where the value is nothing of the kind, or its lengths differ.
+    """
+    if hasattr(value, "element_spec"):
+        value = _read_dataset(value, source)
+    if not isinstance(value, tuple | list) or len(value) not in (2, 3):
+        raise DataError(f"{source} must be {EXPECTED}; got {_described(value)}.")
+    examples: Examples = tuple(_as_arrays(item, source) for item in value)
+    _check_lengths(examples, source)
+    return examples
+
+
+def _as_arrays(value: Any, source: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_arrays(item, source) for key, item in value.items()}
+    if isinstance(value, tuple) or _is_list_of_arrays(value):
+        return tuple(_as_arrays(item, source) for item in value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{source} must hold arrays with one shape for every example; {error}.") from None
+    return _checked_array(array, source)
+
+
+def _is_list_of_arrays(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(getattr(item, "ndim", 0) for item in value)
+
+
+def _checked_array(array: NDArray[Any], source: str) -> NDArray[Any]:
+    if array.dtype == object and all(isinstance(item, str | bytes) for item in array.flat):
+        array = np.asarray(array.tolist())
+    if array.dtype == object:
+        raise DataError(f"{source} must hold numbers or text; got an array of Python objects, shape {array.shape}.")
+    if array.ndim == 0:
+        raise DataError(f"{source} must hold arrays with a leading dimension of examples; got the scalar {array!r}.")
+    return array
+
+
+def _check_lengths(examples: Examples, source: str) -> None:
+    for name, part in zip(("x", "y", "sample_weight"), examples, strict=False):
+        if not list(leaves(part)):
+            raise DataError(f"{source}: {name} holds no array. It must be {EXPECTED}.")
+    lengths = {name: sorted({len(a) for a in leaves(part)}) for name, part in zip("xyw", examples, strict=False)}
+    if len({length for found in lengths.values() for length in found}) > 1:
+        raise DataError(
+            f"{source}: x, y and sample_weight must have the same number of examples; "
+            f"got {', '.join(f'{name}: {found}' for name, found in lengths.items())}."
+        )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)} ({', '.join(type(item).__name__ for item in value[:4])})"
+    return f"{type(value).__name__} {value!r:.80}"
+
+
+def _read_dataset(dataset: Any, source: str) -> Any:
+    """Read a finite tf.data.Dataset, batched or not, into one array for each of its components."""
+    from fl_common.lean import tf
+
+    if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise DataError(f"{source} is an endless tf.data.Dataset; end it, for example with .take(n).")
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        raise DataError(f"{source} must be {EXPECTED}; got a dataset of {spec}.")
+    batched = dataset if _is_batched(dataset) else dataset.batch(1024)
+    try:
+        batches = list(batched.as_numpy_iterator())
+    except tf.errors.OpError as error:
+        raise DataError(f"{source}: the tf.data.Dataset cannot be read: {error.message}") from None
+    if not batches:
+        return mapped(lambda item: np.zeros((0, *_example_shape(item, dataset)), item.dtype.as_numpy_dtype), spec)
+    columns = zip(*(leaves(batch) for batch in batches), strict=True)
+    whole = iter([np.concatenate(column) for column in columns])
+    return _filled(batches[0], whole)
+
+
+def _filled(tree: Any, arrays: Iterator[NDArray[Any]]) -> Any:
+    if isinstance(tree, dict):
+        filled = {key: _filled(tree[key], arrays) for key in sorted(tree)}
+        return {key: filled[key] for key in tree}
+    if isinstance(tree, tuple | list):
+        return tuple(_filled(item, arrays) for item in tree)
+    return next(arrays)
+
+
+def _example_shape(spec: Any, dataset: Any) -> tuple[int, ...]:
+    shape = spec.shape[1:] if _is_batched(dataset) else spec.shape
+    return tuple(size or 0 for size in shape)
+
+
+def _is_batched(dataset: Any) -> bool:
+    """Whether the elements are batches: told by the shapes, and where these do not tell, by how it was made."""
+    shapes: list[Any] = [spec.shape for spec in leaves(dataset.element_spec)]
+    if any(shape.rank == 0 for shape in shapes):
+        return False
+    leading = {shape[0] for shape in shapes}
+    return leading == {None} or (len(leading) == 1 and _was_batched(dataset))
+
+
+def _was_batched(dataset: Any) -> bool:
+    name = type(dataset).__name__.lower()
+    if "batch" in name:
+        return "unbatch" not in name
+    return any(_was_batched(source) for source in dataset._inputs())

@@ -1,0 +1,256 @@
+"""How a shared data set is split over clients: flwr-datasets' partitioners, over indices and labels only.
+
+The split of a data set is the same in every process: it depends on the labels, the settings and nothing else.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_common.errors import DataError
+from fl_common.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Indices = NDArray[np.int64]
+Partitioned = list[Indices]
+
+PARAMETERS = {
+    "iid": (),
+    "dirichlet": ("alpha",),
+    "shards": ("classes_per_client",),
+    "power_law": ("power",),
+    "natural": (),
+}
+
+
+def partition_indices(
+    labels: NDArray[Any], partition: int, partitions: int, settings: Settings, *, ids: NDArray[Any] | None = None
+) -> Indices:
+    """Return the ascending indices of one of `partitions` partitions. See `split`."""
+    if not 0 <= partition < partitions:
+        raise DataError(f"partition must be in [0, {partitions}); got {partition}.")
+    return split(labels, partitions, settings, ids=ids)[partition]
+
+
+def split(labels: NDArray[Any], partitions: int, settings: Settings, *, ids: NDArray[Any] | None = None) -> Partitioned:
+    """Split len(labels) examples by `settings.partitioning` and `settings.seed`: each into exactly one partition.
+
+    labels: int or text [n] or [n, 1], or one-hot [n, classes]; iid, power_law and natural take any array [n, ...].
+    ids: [n], for partitioning=natural: all examples of an id go to one partition.
+    Returns ascending index arrays, disjoint, covering [0, n), none empty. Where the partitioner leaves examples out,
+    each goes to the smallest partition; where it leaves a partition empty, that takes one example of the largest.
+
+    - iid: equal sizes, at random.
+    - dirichlet: for each class, shares drawn from Dirichlet(alpha) (Yurochkin et al. 2019, arXiv:1905.12022).
+    - shards: `classes_per_client` classes for each partition. Where there are too few partitions to hold every class
+      that way, or a class has fewer examples than holders, sorted by label and dealt in equal shards, as many for each
+      partition (McMahan et al. 2017, arXiv:1602.05629, section 3).
+    - power_law: partition i has a size proportional to (i + 1) ** -power, at least one.
+    - natural: by id; where there are more ids than partitions, ids are shuffled and dealt out in turn.
+
+    Computed once for a machine and kept in `cache_dir()`. Raises DataError where the data cannot be split so.
+    """
+    scheme = settings.partitioning
+    if partitions < 1 or len(labels) < partitions:
+        raise DataError(
+            f"{len(labels)} examples cannot be split into {partitions} partitions with at least one each. "
+            f"Ask for 1 to {len(labels)} clients or partitions."
+        )
+    keys = _keys(scheme, labels, ids)
+    parameters = {name: getattr(settings, name) for name in PARAMETERS[scheme]}
+    return _cached(
+        _fingerprint(keys, [scheme, parameters, settings.seed, partitions, len(labels)]),
+        lambda: compute(keys, partitions, settings),
+    )
+
+
+def compute(keys: Indices, partitions: int, settings: Settings) -> Partitioned:
+    """Split without the cache. keys: int64 [n], the class or id of each example; zeros where the scheme needs none."""
+    order = np.random.default_rng([settings.seed, partitions]).permutation(len(keys))
+    partitioner, column = _partitioner(keys[order], partitions, settings)
+    return _repaired([order[rows] for rows in _rows(partitioner, column, partitions)], len(keys))
+
+
+def cache_dir() -> Path:
+    """Return where splits are kept: $FL_CACHE, or ~/.cache/parterre."""
+    return Path(os.environ.get("FL_CACHE") or Path.home() / ".cache" / "parterre")
+
+
+def _keys(scheme: str, labels: NDArray[Any], ids: NDArray[Any] | None) -> Indices:
+    if scheme in ("iid", "power_law"):
+        return np.zeros(len(labels), np.int64)
+    if scheme == "natural":
+        if ids is None:
+            raise DataError("partitioning=natural needs the id of each example; pass ids=... to partition_indices.")
+        if np.shape(ids) != (len(labels),):
+            raise DataError(f"ids must be one for each of {len(labels)} examples; got shape {np.shape(ids)}.")
+        return _numbered(ids)
+    return _numbered(_classes(scheme, np.asarray(labels)))
+
+
+def _numbered(values: NDArray[Any]) -> Indices:
+    return np.unique(np.asarray(values), return_inverse=True)[1].astype(np.int64)
+
+
+def _classes(scheme: str, labels: NDArray[Any]) -> NDArray[Any]:
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(axis=1)
+    labels = labels.reshape(len(labels), -1)
+    if labels.shape[1] != 1 or (labels.dtype.kind == "f" and np.any(labels % 1 != 0)):
+        raise DataError(
+            f"partitioning={scheme} needs one class label for each example; got labels of dtype {labels.dtype} and "
+            f"shape {labels.shape}. Choose iid or power_law."
+        )
+    return labels[:, 0]
+
+
+def _partitioner(keys: Indices, partitions: int, settings: Settings) -> tuple[Any, NDArray[Any]]:
+    """Return flwr-datasets' partitioner for the settings, and the column of keys that it works on."""
+    # Imported here: flwr-datasets brings datasets, pandas and seaborn, 3 s and 240 MB.
+    from flwr_datasets import partitioner as schemes
+
+    match settings.partitioning:
+        case "iid":
+            return schemes.IidPartitioner(partitions), keys
+        case "dirichlet":
+            draw = schemes.DirichletPartitioner(
+                partitions, "key", settings.alpha, min_partition_size=0, shuffle=False, seed=settings.seed
+            )
+            return draw, keys
+        case "shards":
+            return _shards(keys, partitions, settings)
+        case "power_law":
+            return schemes.SizePartitioner(power_law(len(keys), partitions, settings.power)), keys
+        case "natural":
+            return schemes.NaturalIdPartitioner("key"), _dealt(keys, partitions, settings)
+
+
+def _shards(keys: Indices, partitions: int, settings: Settings) -> tuple[Any, NDArray[Any]]:
+    from flwr_datasets import partitioner as schemes
+
+    held, sizes = settings.classes_per_client, np.bincount(keys)
+    if held > len(sizes):
+        raise DataError(
+            f"classes_per_client must be at most {len(sizes)}, the number of classes in the data; got {held}. "
+            f"Set it with --set classes_per_client={len(sizes)}"
+        )
+    names = np.random.default_rng([settings.seed, len(sizes)]).permutation(len(sizes))
+    renamed = names[keys]
+    holders = np.bincount((np.arange(partitions)[:, None] + np.arange(held)).ravel() % len(sizes), minlength=len(sizes))
+    if np.all((holders >= 1) & (holders <= np.bincount(renamed))):
+        return schemes.PathologicalPartitioner(partitions, "key", held, "deterministic", shuffle=False), renamed
+    shards = min(held, len(keys) // partitions)
+    return schemes.ShardPartitioner(
+        partitions, "key", num_shards_per_partition=shards, shuffle=False, seed=settings.seed
+    ), keys
+
+
+def power_law(examples: int, partitions: int, power: float) -> list[int]:
+    """Return sizes proportional to (i + 1) ** -power that sum to `examples`, each at least 1, largest first."""
+    weights = np.arange(1, partitions + 1, dtype=np.float64) ** -power
+    ideal = weights / weights.sum() * (examples - partitions)
+    sizes = 1 + np.floor(ideal).astype(np.int64)
+    sizes[: examples - sizes.sum()] += 1
+    return [int(size) for size in sizes]
+
+
+def _dealt(keys: Indices, partitions: int, settings: Settings) -> Indices:
+    total = int(keys.max()) + 1
+    if total < partitions:
+        raise DataError(
+            f"partitioning=natural has {total} ids in {settings.id_column!r}, fewer than {partitions} partitions. "
+            f"Ask for at most {total} clients or partitions."
+        )
+    turn = np.random.default_rng([settings.seed, total]).permutation(total)
+    return np.asarray(turn[keys] % partitions, dtype=np.int64)
+
+
+def _rows(partitioner: Any, column: NDArray[Any], partitions: int) -> Partitioned:
+    from datasets import Dataset
+
+    # flwr-datasets shows a progress bar and warns of what is repaired below.
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        partitioner.dataset = Dataset.from_dict({"row": np.arange(len(column)), "key": column})
+        parts = (partitioner.load_partition(number) for number in range(partitions))
+        return [np.asarray(part["row"], dtype=np.int64) for part in parts]
+
+
+def _repaired(parts: Partitioned, examples: int) -> Partitioned:
+    owner = np.full(examples, -1, np.int64)
+    for number, part in reversed(list(enumerate(parts))):
+        owner[part] = number
+    sizes = np.bincount(owner[owner >= 0], minlength=len(parts))
+    for example in np.flatnonzero(owner < 0).tolist():
+        owner[example] = sizes.argmin()
+        sizes[owner[example]] += 1
+    for number in np.flatnonzero(sizes == 0).tolist():
+        giver = int(np.argmax(sizes))
+        owner[np.flatnonzero(owner == giver)[-1]] = number
+        sizes[giver] -= 1
+        sizes[number] = 1
+    return [np.flatnonzero(owner == number).astype(np.int64) for number in range(len(parts))]
+
+
+def _fingerprint(keys: Indices, parameters: list[Any]) -> str:
+    digest = hashlib.sha256(json.dumps([1, *parameters], sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(keys, dtype="<i8").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _cached(name: str, compute: Callable[[], Partitioned]) -> Partitioned:
+    """Return the split kept as `name`, computed at the first call: N clients that start at once compute it once."""
+    try:
+        with _locked(cache_dir() / "splits", name) as path:
+            found = _read(path)
+            if found is None:
+                found = compute()
+                _write(path, found)
+            return found
+    except OSError as error:
+        log.warning("splits cannot be kept in %s (%s): computed anew. Set FL_CACHE.", cache_dir(), error)
+        return compute()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str) -> Iterator[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder / f"{name}.npz"
+
+
+def _read(path: Path) -> Partitioned | None:
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return list(np.split(kept["indices"], kept["cuts"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        log.warning("the kept split %s is damaged (%s): computed anew.", path, error)
+        return None
+
+
+def _write(path: Path, parts: Partitioned) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, indices=np.concatenate(parts), cuts=np.cumsum([len(part) for part in parts])[:-1])
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,200 @@
+"""A task: what is learned, from which data. Resolved from a built-in name, a file or a module; built on both sides."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from fl_common.errors import DataError, TaskError
+from fl_common.examples import Examples, count, normalised, take
+from fl_common.settings import Settings
+from fl_common.tasks import BUILT_IN, make
+from fl_common.tasks.files import DataOptions
+
+if TYPE_CHECKING:
+    from fl_common.lean import keras
+
+__all__ = ["DataOptions", "Examples", "Task", "build", "count", "resolve"]
+
+REQUIRED = ("build_model", "load_partition")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A compiled Keras model and its data. The loaders of a resolved task return NumPy arrays that were checked.
+
+    load_partition(partition, partitions) -> (train, validation): train has at least one example, validation may have
+    none. load_test() -> the held-out examples of the server, or None where the task has none.
+    """
+
+    name: str
+    build_model: Callable[[], "keras.Model"]
+    load_partition: Callable[[int, int], tuple[Examples, Examples]]
+    load_test: Callable[[], Examples] | None = None
+    callbacks: Callable[[], list[Any]] | None = None
+
+
+def resolve(
+    settings: Settings, *, data: str = "", data_options: DataOptions | None = None, trusted: bool = True
+) -> Task:
+    """Return the task that `settings.task` names: a built-in one, the path of a Python file, or an importable module.
+
+    data: a file or folder of this client's own; its examples take the place of every partition.
+    trusted=False: the name came from a server, and only built-in tasks may be run for it.
+    A user's function that has a parameter named `settings` is given the settings.
+    Raises TaskError where the task cannot be had, DataError where `data` cannot.
+    """
+    task = _named(settings, trusted)
+    if data:
+        task = replace(task, load_partition=_own_data(data, data_options or DataOptions(), settings))
+    return replace(
+        task,
+        load_partition=partial(_checked_partition, task),
+        load_test=task.load_test and partial(_checked_test, task),
+    )
+
+
+def build(task: Task, seed: int) -> "keras.Model":
+    """Return the task's compiled model with its variables built: equal names and values for equal seeds.
+
+    Forgets Keras's earlier names first (keras.utils.clear_session). A model that learns its shapes from data is called
+    on one example of the test set, or of the first partition. Raises TaskError where it is no compiled keras.Model.
+    """
+    from fl_common.lean import keras
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = task.build_model()
+    if not isinstance(model, keras.Model):
+        raise TaskError(
+            f"build_model of task {task.name} must return a compiled keras.Model; got {type(model).__name__}."
+        )
+    if not model.compiled:
+        raise TaskError(
+            f"the model of task {task.name} is not compiled. Call model.compile(optimizer, loss) in build_model."
+        )
+    if not model.built:
+        _build_on(model, task.load_test() if task.load_test else task.load_partition(0, 1)[0])
+    return model
+
+
+def _build_on(model: "keras.Model", examples: Examples) -> None:
+    if count(examples) == 0:
+        raise DataError("the model learns its shapes from data, but the task's data have no example.")
+    model(take(examples, slice(0, 1))[0])
+
+
+def _named(settings: Settings, trusted: bool) -> Task:
+    if settings.task in BUILT_IN:
+        return make(settings.task, settings)
+    if not trusted:
+        raise TaskError(
+            f"this client has no task {settings.task!r}, and runs no code that a server names. "
+            f"Start it with --task {settings.task}, or use one of {', '.join(BUILT_IN)}."
+        )
+    return _from_module(settings.task, _module(settings.task), settings)
+
+
+def _from_module(name: str, module: ModuleType, settings: Settings) -> Task:
+    missing = [function for function in REQUIRED if not callable(getattr(module, function, None))]
+    if missing:
+        raise TaskError(
+            f"task {name} lacks {' and '.join(missing)}. A task module defines build_model() -> compiled keras.Model, "
+            "load_partition(partition, partitions) -> (x_train, y_train), (x_val, y_val), and may define load_test()."
+        )
+    bound = {key: _bound(getattr(module, key, None), settings) for key in (*REQUIRED, "load_test", "callbacks")}
+    return Task(name, **bound)
+
+
+def _bound(function: Callable[..., Any] | None, settings: Settings) -> Any:
+    if function is None or "settings" not in inspect.signature(function).parameters:
+        return function
+    return partial(function, settings=settings)
+
+
+def _module(name: str) -> ModuleType:
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        return _module_at(name)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise TaskError(_unknown(name)) from None
+        raise TaskError(_import_failure(name, error)) from error
+    except Exception as error:
+        raise TaskError(_import_failure(name, error)) from error
+
+
+def _module_at(name: str) -> ModuleType:
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise TaskError(f"task {name}: there is no file {path}. Give the path of a Python file, or one of {BUILT_IN}.")
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    # The stem, so that Keras finds a user's classes again by module; another where the stem is taken.
+    spec = importlib.util.spec_from_file_location(path.stem if loaded is None else f"task_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"task {name}: {path} is no Python file. Its name must end in .py.")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise TaskError(_import_failure(name, error)) from error
+    return module
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, BUILT_IN, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Built in: {', '.join(BUILT_IN)}; or give ./my_task.py or a module."
+    return f"unknown task {name!r}: it is not built in, and no module has that name. {hint}"
+
+
+def _import_failure(name: str, error: BaseException) -> str:
+    return f"task {name} does not import: {type(error).__name__}: {error} ({_place(error)}). Mend it and start again."
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    own = [frame for frame in frames if frame.filename != __file__] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else "no line is known"
+
+
+def _own_data(data: str, options: DataOptions, settings: Settings) -> Callable[[int, int], tuple[Examples, Examples]]:
+    from fl_common.tasks import files
+
+    return lambda partition, partitions: files.load(Path(data), options, settings)
+
+
+def _checked_partition(task: Task, partition: int, partitions: int) -> tuple[Examples, Examples]:
+    source = f"load_partition({partition}, {partitions}) of task {task.name}"
+    value = task.load_partition(partition, partitions)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise DataError(f"{source} must return (x_train, y_train), (x_val, y_val); got {type(value).__name__}.")
+    train = normalised(value[0], f"the training part of {source}")
+    if count(train) == 0:
+        raise DataError(f"{source} has no training example. Each partition needs at least one.")
+    if value[1] is None:
+        return train, take(train, slice(0, 0))
+    return train, normalised(value[1], f"the validation part of {source}")
+
+
+def _checked_test(task: Task) -> Examples:
+    if task.load_test is None:
+        raise TaskError(f"task {task.name} has no load_test.")
+    return normalised(task.load_test(), f"load_test() of task {task.name}")

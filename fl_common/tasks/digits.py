@@ -1,0 +1,43 @@
+"""The embedded default task: scikit-learn's 1,797 handwritten digits, 8x8 pixels, 10 classes, no download.
+
+Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI repository (1998), test part.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from fl_common.errors import DataError
+from fl_common.examples import Examples, take
+from fl_common.settings import Settings
+from fl_common.task import Task
+from fl_common.tasks import models
+from fl_common.tasks.shared import shared_task
+
+TEST_SHARE = 0.2
+SHUFFLE_SEED = 1797
+
+
+def make(settings: Settings) -> Task:
+    """Return the task. Its model takes 64 inputs in [0, 1]; the default is mlp."""
+    build_model = models.builder(settings.model or "mlp", (64,), 10, image=(8, 8, 1))
+    return shared_task("digits", build_model, lambda: load()[0], lambda: load()[1], settings)
+
+
+def load() -> tuple[Examples, Examples]:
+    """Return (train, test): x float32 [n, 64] in [0, 1], y int64 [n]. The same 20 % are the test set for ever."""
+    table = np.loadtxt(_path(), delimiter=",", dtype=np.float32)
+    examples: Examples = (table[:, :-1] / np.float32(16), table[:, -1].astype(np.int64))
+    order = np.random.default_rng(SHUFFLE_SEED).permutation(len(table))
+    train = len(table) - round(len(table) * TEST_SHARE)
+    return take(examples, order[:train]), take(examples, order[train:])
+
+
+def _path() -> Path:
+    # The file is read where scikit-learn keeps it: importing scikit-learn costs 1.5 s and 100 MB in every client.
+    spec = find_spec("sklearn")
+    path = Path(spec.origin).parent / "datasets/data/digits.csv.gz" if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise DataError(f"the digits come with scikit-learn, which must be installed; looked for {path or 'sklearn'}.")
+    return path
