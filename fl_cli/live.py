@@ -1,0 +1,176 @@
+"""The live table of a run on a terminal: what is learned, progress, the last rounds, and what was rejected."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Self, TextIO
+
+from rich import box
+from rich.bar import Bar
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from fl_cli import display
+from fl_cli.display import Display, Event, duration, measure, size
+
+AROUND, OUTCOME = 10, 6  # lines of the picture that are not rounds, and those of the outcome
+NOTES = 4
+WIDE, ROOMY = 92, 72  # columns for the bars of accuracy, and for the traffic
+RECENT = 10  # rounds that the estimate of the time left rests on
+
+
+class LiveTable(Display):
+    """Redraws itself a few times a second; the last picture stays on the screen, with the outcome under it."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._began = clock()
+        self._started: Event = {}
+        self._rounds: dict[int, Event] = {}
+        self._best: Event | None = None
+        self._notes: deque[str] = deque(maxlen=NOTES)
+        self._doing = "starting"
+        self._end: Event | None = None
+        self._spinner = Spinner("dots", style="cyan")
+        self._live: Live | None = None
+
+    @classmethod
+    def on(cls, out: TextIO) -> Self:
+        """Begin to draw on a terminal."""
+        table = cls(Console(file=out, highlight=False))
+        table._live = Live(get_renderable=table.picture, console=table._console, refresh_per_second=8)
+        table._live.start()
+        return table
+
+    def close(self) -> None:
+        """Draw for the last time and give the terminal back."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            self._doing = "stopped" if self._end is None else ""
+            live.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Take an event in."""
+        take = {
+            "started": self._take_started,
+            "round": self._take_round,
+            "finished": self._take_end,
+            "failed": self._take_end,
+        }.get(event["event"])
+        if take is not None:
+            take(event)
+        elif event["event"] == "waiting":
+            self._doing = display.waiting(event)
+        elif event["event"] in ("rejected", "repeat", "damaged"):
+            self._notes.append(display.DESCRIBE[event["event"]](event))
+
+    def picture(self) -> RenderableType:
+        """Return the whole picture as it is now."""
+        parts: list[RenderableType] = [Text(), self._title(), Text(), self._progress()]
+        if self._rounds:
+            parts.append(self._table())
+        parts += [Text(f"! {note}", style="yellow", overflow="ellipsis", no_wrap=True) for note in self._notes]
+        if self._end is not None:
+            parts += [Text(), self._outcome(self._end), Text()]
+        return Padding(Group(*parts), (0, 1))
+
+    def _take_started(self, event: Event) -> None:
+        self._started = event
+        self._began = self._clock()
+        resumed = event.get("resumed_from")
+        self._doing = f"round {(resumed or 0) + 1}"
+        if resumed is not None:
+            self._notes.append(f"resumed after round {resumed}")
+
+    def _take_round(self, event: Event) -> None:
+        self._rounds[event["round"]] = event
+        losses = [entry for entry in self._rounds.values() if entry.get("loss") is not None]
+        self._best = min(losses, key=lambda entry: float(entry["loss"]), default=None)
+        following = event["round"] + 1
+        self._doing = f"round {following}" if following <= self._total() else "saving the model"
+
+    def _take_end(self, event: Event) -> None:
+        self._end = event
+        self._doing = ""
+
+    def _total(self) -> int:
+        return int(self._started.get("rounds") or 0)
+
+    def _last(self) -> int:
+        return max(self._rounds, default=int(self._started.get("resumed_from") or 0))
+
+    def _title(self) -> RenderableType:
+        name = escape(str(self._started.get("run") or "Parterre"))
+        heading = escape(display.heading(self._started)) if self._started else ""
+        return Text.from_markup(f"[bold green]{name}[/]  [dim]{heading}[/]", overflow="ellipsis")
+
+    def _progress(self) -> RenderableType:
+        total, last = self._total(), self._last()
+        row = Table.grid(padding=(0, 2), expand=False)
+        failed = self._end is not None and self._end["event"] == "failed"
+        width = max(10, min(40, self._console.width - 44))
+        cells: list[RenderableType] = []
+        if total:
+            style = "red" if failed else "green"
+            cells += [ProgressBar(total, last, width=width, complete_style=style, finished_style=style)]
+            cells += [Text(f"{last}/{total}", style="bold")]
+        if self._end is None:
+            cells += [Text(f"{duration(self._clock() - self._began)}{self._left()}", style="cyan")]
+            self._spinner.update(text=Text(self._doing, style="dim"))
+            cells += [self._spinner if self._live is not None else Text(self._doing, style="dim")]
+        row.add_row(*cells)
+        return row
+
+    def _left(self) -> str:
+        recent = [float(entry["seconds"]) for entry in list(self._rounds.values())[-RECENT:] if entry.get("seconds")]
+        remaining = self._total() - self._last()
+        return f", {duration(sum(recent) / len(recent) * remaining)} left" if recent and remaining > 0 else ""
+
+    def _table(self) -> RenderableType:
+        wide = self._console.width >= WIDE
+        has_accuracy = any(entry.get("accuracy") is not None for entry in self._rounds.values())
+        table = Table(box=box.SIMPLE_HEAD, header_style="dim", border_style="dim", pad_edge=False)
+        for name in ("round", "replies", "loss", *(("accuracy",) if has_accuracy else ())):
+            table.add_column(name, justify="right", no_wrap=True)
+        if has_accuracy and wide:
+            table.add_column("", width=16)
+        for name in ("time", "up", "down") if self._console.width >= ROOMY else ("time",):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for entry in list(self._rounds.values())[-self._height() :]:
+            table.add_row(*self._cells(entry, has_accuracy, wide), style="bold" if entry is self._best else "")
+        return table
+
+    def _cells(self, entry: Event, has_accuracy: bool, wide: bool) -> list[RenderableType]:
+        accuracy = entry.get("accuracy")
+        replies = Text(f"{entry.get('replies')}/{entry.get('cohort')}")
+        rejected = Text(f"{entry['rejected']} rejected" if entry.get("rejected") else "", style="red")
+        cells: list[RenderableType] = [Text(str(entry["round"])), replies, Text(measure(entry.get("loss")))]
+        cells += [Text(measure(accuracy), style="green")] if has_accuracy else []
+        cells += [Bar(1, 0, accuracy or 0, width=16, color="green")] if has_accuracy and wide else []
+        return [*cells, Text(duration(entry.get("seconds")), style="cyan"), *self._traffic(entry), rejected]
+
+    def _height(self) -> int:
+        around = AROUND + len(self._notes) + (OUTCOME if self._end is not None else 0)
+        return max(3, self._console.height - around)
+
+    def _traffic(self, entry: Event) -> list[RenderableType]:
+        keys = ("bytes_up", "bytes_down") if self._console.width >= ROOMY else ()
+        return [Text(size(entry.get(key)), style="dim") for key in keys]
+
+    def _outcome(self, event: Event) -> RenderableType:
+        if event["event"] == "failed":
+            return Text(display.failure(event), style="bold red")
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(Text("finished", style="bold green"), Text(display.result(event), style="bold"))
+        for word, text in display.leavings(event):
+            style = "bold cyan" if word == "next" else "default"
+            grid.add_row(Text(word, style="dim"), Text(text, style=style, overflow="fold"))
+        return grid

@@ -1,0 +1,219 @@
+"""The display: a program gets exactly the events, a log gets one line each, a person a table that fits the screen."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fl_cli.display import Display, JsonLines, PlainLines, duration, measure, size
+from fl_cli.live import LiveTable
+
+STARTED = {
+    "event": "started",
+    "run": "demo",
+    "task": "digits",
+    "strategy": "fedavg",
+    "rounds": 3,
+    "seed": 7,
+    "parameters": 760,
+    "bytes": 3040,
+    "resumed_from": None,
+}
+REJECTED = {
+    "event": "rejected",
+    "round": 2,
+    "client": 1,
+    "node": 9,
+    "phase": "train",
+    "reason": "not-finite",
+    "detail": "dense/kernel [red]holds[/red] NaN",
+}
+FINISHED = {
+    "event": "finished",
+    "rounds": 3,
+    "accuracy": 0.9512,
+    "loss": 0.25,
+    "seconds": 4.2,
+    "run_dir": "/far/my runs/demo",
+    "model": "/far/my runs/demo/model.keras",
+    "plot": "/far/my runs/demo/plot.png",
+    "stopped": "target_accuracy",
+}
+
+
+def round_(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "event": "round",
+        "round": number,
+        "seconds": 0.21,
+        "cohort": 4,
+        "replies": 4,
+        "rejected": 0,
+        "loss": 1 / number,
+        "accuracy": 1 - 0.5 / number,
+        "bytes_up": 13_700,
+        "bytes_down": 3_300_000,
+    } | more
+
+
+EVENTS = [
+    STARTED,
+    {"event": "waiting", "have": 1, "need": 4, "seconds": 1.0},
+    round_(1),
+    REJECTED,
+    round_(2, replies=3, rejected=1),
+    {"event": "repeat", "round": 3, "attempt": 2, "reason": "1 of 2 replies"},
+    round_(3),
+    FINISHED,
+]
+
+
+def plain(events: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    with PlainLines(out) as display:
+        for event in events:
+            display.on_event(event)
+    return out.getvalue()
+
+
+def picture(events: list[dict[str, Any]], width: int = 110, height: int = 40) -> str:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
+    table = LiveTable(console, clock=lambda: 0.0)
+    for event in events:
+        table.on_event(event)
+    with console.capture() as capture:
+        console.print(table.picture())
+    return capture.get()
+
+
+def test_json_lines_are_exactly_the_events() -> None:
+    out = io.StringIO()
+    display = Display.for_terminal(as_json=True, out=out)
+    for event in EVENTS:
+        display.on_event(event)
+    assert isinstance(display, JsonLines)
+    assert [json.loads(line) for line in out.getvalue().splitlines()] == EVENTS
+
+
+def test_what_is_no_terminal_gets_plain_lines() -> None:
+    assert isinstance(Display.for_terminal(out=io.StringIO()), PlainLines)
+
+
+def test_plain_lines_name_what_happened() -> None:
+    lines = plain(EVENTS).splitlines()
+    assert lines[0] == "run demo started: digits, fedavg, 760 parameters (3.0 kB), seed 7"
+    assert lines[1] == "waiting for clients: 1 of 4 are there"
+    assert lines[2] == "round 1/3: loss 1.0000  accuracy 0.5000  replies 4/4  0.21 s  up 13.7 kB  down 3.3 MB"
+    assert "client 1 was rejected (not-finite): dense/kernel" in lines[3]
+    assert "replies 3/4  rejected 1" in lines[4]
+    assert lines[5] == "round 3 is repeated (attempt 2): 1 of 2 replies"
+    assert "accuracy 0.9512, loss 0.2500 after 3 rounds in 4.20 s; the target accuracy was reached" in lines[7]
+    assert lines[-1] == "next:  fl export '/far/my runs/demo' --format tflite"
+
+
+def test_a_run_without_a_plot_is_told_how_to_draw_one() -> None:
+    assert plain([FINISHED | {"plot": None}]).splitlines()[-1] == "next:  fl plot '/far/my runs/demo'"
+
+
+def test_a_resumed_and_a_failed_run_say_so() -> None:
+    text = plain([STARTED | {"resumed_from": 2}, {"event": "failed", "error": "the disk is full", "round": 3}])
+    assert "resumed after round 2" in text
+    assert "failed in round 3: the disk is full" in text
+
+
+def test_damage_is_told() -> None:
+    assert "round 4 is damaged" in plain([{"event": "damaged", "round": 4, "detail": "its sum does not match"}])
+
+
+def test_a_model_without_metrics_and_an_unknown_event_are_shown_as_far_as_they_go() -> None:
+    bare = {"event": "round", "round": 1, "seconds": 0.1, "cohort": 2, "replies": 2, "rejected": 0, "loss": None}
+    assert plain([{"event": "from the future"}, bare]) == "round 1: replies 2/2  0.10 s  up -  down -\n"
+    assert "accuracy" not in picture([STARTED, bare])
+
+
+def test_the_table_shows_progress_rounds_rejections_and_the_outcome() -> None:
+    text = picture(EVENTS)
+    for expected in (
+        "demo",
+        "digits, fedavg",
+        "3/3",
+        "1 rejected",
+        "0.5000",
+        "0.8333",
+        "3.3 MB",
+        "[red]holds[/red]",
+        "finished",
+        "model.keras",
+        "plot.png",
+        "fl export '/far/my runs/demo' --format tflite",
+    ):
+        assert expected in text
+
+
+def test_the_table_says_what_is_going_on_and_how_long_it_will_take() -> None:
+    assert "waiting for clients: 1 of 4" in picture(EVENTS[:2])
+    assert "0.42 s left  round 2" in " ".join(picture(EVENTS[:3]).split("\n")).replace("  ", "  ")
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (100, 30), (200, 12)])
+def test_a_long_run_fits_the_screen(width: int, height: int) -> None:
+    events = [STARTED | {"rounds": 500}, *(round_(number) for number in range(1, 400)), REJECTED]
+    lines = picture(events, width, height).rstrip("\n").split("\n")
+    assert len(lines) < height or height < 20
+    assert max(map(len, lines)) <= width
+    assert any("399" in line and "0.0025" in line for line in lines)
+
+
+def test_a_run_stopped_before_its_end_says_so() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with LiveTable.on(console.file) as table:
+        for event in EVENTS[:3]:
+            table.on_event(event)
+    assert "stopped" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.214, "0.21 s"),
+        (9.996, "10.0 s"),
+        (12.34, "12.3 s"),
+        (59.99, "60.0 s"),
+        (65, "1 min 05 s"),
+        (119.7, "2 min 00 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_durations_read_well(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (950, "950 B"),
+        (14_200, "14.2 kB"),
+        (314_000, "314 kB"),
+        (3_100_000, "3.1 MB"),
+        (2.5e12, "2.5 TB"),
+    ],
+)
+def test_sizes_read_well(count: float | None, text: str) -> None:
+    assert size(count) == text
+
+
+def test_measures_keep_four_decimals_or_the_magnitude() -> None:
+    assert [measure(value) for value in (None, 0.5, 123456.0)] == ["-", "0.5000", "1.23e+05"]
+
+
+def test_the_display_of_lines_imports_neither_tensorflow_nor_rich(tmp_path: Path) -> None:
+    code = "import sys, fl_cli.display; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'rich')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 0
