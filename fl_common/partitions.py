@@ -4,26 +4,18 @@ The split of a data set is the same in every process: it depends on the labels, 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
-import logging
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_common.cache import kept
 from fl_common.errors import DataError
 from fl_common.settings import Settings
-
-log = logging.getLogger(__name__)
 
 Indices = NDArray[np.int64]
 Partitioned = list[Indices]
@@ -62,7 +54,7 @@ def split(labels: NDArray[Any], partitions: int, settings: Settings, *, ids: NDA
     - power_law: partition i has a size proportional to (i + 1) ** -power, at least one.
     - natural: by id; where there are more ids than partitions, ids are shuffled and dealt out in turn.
 
-    Computed once for a machine and kept in `cache_dir()`. Raises DataError where the data cannot be split so.
+    Computed once for a machine and kept in its cache. Raises DataError where the data cannot be split so.
     """
     scheme = settings.partitioning
     if partitions < 1 or len(labels) < partitions:
@@ -72,7 +64,8 @@ def split(labels: NDArray[Any], partitions: int, settings: Settings, *, ids: NDA
         )
     keys = _keys(scheme, labels, ids)
     parameters = {name: getattr(settings, name) for name in PARAMETERS[scheme]}
-    return _cached(
+    return kept(
+        "splits",
         _fingerprint(keys, [scheme, parameters, settings.seed, partitions, len(labels)]),
         lambda: compute(keys, partitions, settings),
     )
@@ -83,11 +76,6 @@ def compute(keys: Indices, partitions: int, settings: Settings) -> Partitioned:
     order = np.random.default_rng([settings.seed, partitions]).permutation(len(keys))
     partitioner, column = _partitioner(keys[order], partitions, settings)
     return _repaired([order[rows] for rows in _rows(partitioner, column, partitions)], len(keys))
-
-
-def cache_dir() -> Path:
-    """Return where splits are kept: $FL_CACHE, or ~/.cache/parterre."""
-    return Path(os.environ.get("FL_CACHE") or Path.home() / ".cache" / "parterre")
 
 
 def _keys(scheme: str, labels: NDArray[Any], ids: NDArray[Any] | None) -> Indices:
@@ -210,47 +198,3 @@ def _fingerprint(keys: Indices, parameters: list[Any]) -> str:
     digest = hashlib.sha256(json.dumps([1, *parameters], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(keys, dtype="<i8").tobytes())
     return digest.hexdigest()[:32]
-
-
-def _cached(name: str, compute: Callable[[], Partitioned]) -> Partitioned:
-    """Return the split kept as `name`, computed at the first call: N clients that start at once compute it once."""
-    try:
-        with _locked(cache_dir() / "splits", name) as path:
-            found = _read(path)
-            if found is None:
-                found = compute()
-                _write(path, found)
-            return found
-    except OSError as error:
-        log.warning("splits cannot be kept in %s (%s): computed anew. Set FL_CACHE.", cache_dir(), error)
-        return compute()
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, name: str) -> Iterator[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder / f"{name}.npz"
-
-
-def _read(path: Path) -> Partitioned | None:
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            return list(np.split(kept["indices"], kept["cuts"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        log.warning("the kept split %s is damaged (%s): computed anew.", path, error)
-        return None
-
-
-def _write(path: Path, parts: Partitioned) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, indices=np.concatenate(parts), cuts=np.cumsum([len(part) for part in parts])[:-1])
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -1,11 +1,6 @@
 """A task: what is learned, from which data. Resolved from a built-in name, a file or a module; built on both sides."""
 
-import difflib
-import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from fl_common import modules
 from fl_common.errors import DataError, TaskError
 from fl_common.examples import Examples, count, normalised, take
+from fl_common.fit import check_fit
 from fl_common.settings import Settings
 from fl_common.tasks import BUILT_IN, make
 from fl_common.tasks.files import DataOptions
@@ -22,7 +19,7 @@ from fl_common.tasks.files import DataOptions
 if TYPE_CHECKING:
     from fl_common.lean import keras
 
-__all__ = ["DataOptions", "Examples", "Task", "build", "count", "resolve"]
+__all__ = ["DataOptions", "Examples", "Task", "build", "check_fit", "count", "resolve"]
 
 REQUIRED = ("build_model", "load_partition")
 
@@ -89,7 +86,15 @@ def build(task: Task, seed: int) -> "keras.Model":
 def _build_on(model: "keras.Model", examples: Examples) -> None:
     if count(examples) == 0:
         raise DataError("the model learns its shapes from data, but the task's data have no example.")
-    model(take(examples, slice(0, 1))[0])
+    try:
+        model(take(examples, slice(0, 1))[0])
+    except NotImplementedError as error:
+        if not model.weights:
+            raise TaskError(f"the model has no variables and cannot be called on data: {error}") from error
+    except Exception as error:
+        raise TaskError(
+            f"the model cannot be called on the task's own data: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _named(settings: Settings, trusted: bool) -> Task:
@@ -100,7 +105,7 @@ def _named(settings: Settings, trusted: bool) -> Task:
             f"this client has no task {settings.task!r}, and runs no code that a server names. "
             f"Start it with --task {settings.task}, or use one of {', '.join(BUILT_IN)}."
         )
-    return _from_module(settings.task, _module(settings.task), settings)
+    return _from_module(settings.task, modules.load(settings.task), settings)
 
 
 def _from_module(name: str, module: ModuleType, settings: Settings) -> Task:
@@ -118,61 +123,6 @@ def _bound(function: Callable[..., Any] | None, settings: Settings) -> Any:
     if function is None or "settings" not in inspect.signature(function).parameters:
         return function
     return partial(function, settings=settings)
-
-
-def _module(name: str) -> ModuleType:
-    if name.endswith(".py") or "/" in name or "\\" in name:
-        return _module_at(name)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise TaskError(_unknown(name)) from None
-        raise TaskError(_import_failure(name, error)) from error
-    except Exception as error:
-        raise TaskError(_import_failure(name, error)) from error
-
-
-def _module_at(name: str) -> ModuleType:
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
-        raise TaskError(f"task {name}: there is no file {path}. Give the path of a Python file, or one of {BUILT_IN}.")
-    loaded = sys.modules.get(path.stem)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
-        return loaded
-    # The stem, so that Keras finds a user's classes again by module; another where the stem is taken.
-    spec = importlib.util.spec_from_file_location(path.stem if loaded is None else f"task_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise TaskError(f"task {name}: {path} is no Python file. Its name must end in .py.")
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
-        raise TaskError(_import_failure(name, error)) from error
-    return module
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, BUILT_IN, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Built in: {', '.join(BUILT_IN)}; or give ./my_task.py or a module."
-    return f"unknown task {name!r}: it is not built in, and no module has that name. {hint}"
-
-
-def _import_failure(name: str, error: BaseException) -> str:
-    return f"task {name} does not import: {type(error).__name__}: {error} ({_place(error)}). Mend it and start again."
-
-
-def _place(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if frame.filename != __file__] or frames
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else "no line is known"
 
 
 def _own_data(data: str, options: DataOptions, settings: Settings) -> Callable[[int, int], tuple[Examples, Examples]]:
