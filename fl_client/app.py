@@ -1,0 +1,36 @@
+"""The client's side of the Flower app: unpack a message, do the job, pack the reply. Our node and Flower's run it."""
+
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fl_client.job import Job
+from fl_client.training import EvaluateResult, TrainResult
+from fl_client.workplace import Workplace
+from fl_common.arrays import encode
+
+__all__ = ["Workplace", "app", "make_app"]
+
+
+def make_app(workplace: Workplace) -> ClientApp:
+    """Return a ClientApp that does its jobs at `workplace`. Exceptions leave it: the node replies with them."""
+    client = ClientApp()
+
+    @client.train()
+    def train(message: Message, context: Context) -> Message:
+        result = workplace.train(Job.of(message, context))
+        return Message(RecordDict({"arrays": encode(result.arrays), "metrics": metrics_of(result)}), reply_to=message)
+
+    @client.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        result = workplace.evaluate(Job.of(message, context))
+        return Message(RecordDict({"metrics": metrics_of(result)}), reply_to=message)
+
+    return client
+
+
+def metrics_of(result: TrainResult | EvaluateResult) -> MetricRecord:
+    """Return the reply's metrics: num-examples (the weight), the model's own, and the seconds it took."""
+    return MetricRecord({"num-examples": result.examples, **result.metrics, "seconds": result.seconds})
+
+
+app = make_app(Workplace())

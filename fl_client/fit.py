@@ -1,0 +1,91 @@
+"""Local training through Keras's own `fit`, for models with a train_step of their own and for callbacks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_client.randomness import Randomness
+from fl_client.slots import Slots
+from fl_common.batches import steps
+from fl_common.lean import keras, tf
+
+
+class Fit:
+    """Runs `fit` over the batch plan; its datasets are built once for each client's data, so that nothing retraces."""
+
+    def __init__(self, model: keras.Model, slots: Slots, randomness: Randomness, *, limit: int = 4) -> None:
+        self._model = model
+        self._slots = slots
+        self._randomness = randomness
+        self._limit = limit
+        self._feeds: dict[tuple[int, int], tuple[Any, Feed]] = {}
+
+    def run(
+        self,
+        weights: Sequence[NDArray[Any]],
+        plan: Sequence[NDArray[np.int32]],
+        data: Any,
+        batch_size: int,
+        callbacks: Sequence[Any],
+        *,
+        round: int,
+        client: int,
+    ) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+        """Train from `weights` over `plan` and return the new weights and the metrics of the last epoch run.
+
+        weights: in the order of `model.weights`. data: tensors of (x, y) or (x, y, sample_weight).
+        """
+        self._begin(weights, round, client)
+        feed = self._feed(data, len(plan[0]), batch_size)
+        ordered = [Ordering(feed.order, plan), *callbacks]
+        history = self._model.fit(feed.dataset, epochs=len(plan), shuffle=False, verbose=0, callbacks=ordered)
+        metrics = {name: values[-1] for name, values in history.history.items()}
+        return [np.array(variable) for variable in self._model.weights], metrics
+
+    def _begin(self, weights: Sequence[NDArray[Any]], round: int, client: int) -> None:
+        self._randomness.begin(round=round, client=client, tensorflow=True)
+        states = self._randomness.states()
+        values = self._randomness.values(len(states), round=round, client=client)
+        for variable, value in zip([*self._model.weights, *states], [*weights, *values], strict=True):
+            variable.assign(value)
+        self._slots.reset()
+
+    def _feed(self, data: Any, examples: int, batch_size: int) -> "Feed":
+        key = (id(data), batch_size)
+        entry = self._feeds.pop(key) if key in self._feeds else (data, Feed(data, examples, batch_size))
+        self._feeds[key] = entry
+        while len(self._feeds) > self._limit:
+            self._feeds.pop(next(iter(self._feeds)))
+        return entry[1]
+
+
+class Feed:
+    """A dataset of one epoch's batches, in an order that is written into a variable before each epoch."""
+
+    def __init__(self, data: Any, examples: int, batch_size: int) -> None:
+        self.order = tf.Variable(np.arange(examples, dtype=np.int32), trainable=False)
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = False
+
+        def batch(step: Any) -> Any:
+            chosen = self.order[step * batch_size : tf.minimum((step + 1) * batch_size, examples)]
+            return tf.nest.map_structure(lambda tensor: tf.gather(tensor, chosen), data)
+
+        indices = tf.data.Dataset.range(steps(examples, batch_size), output_type=tf.int32)
+        self.dataset = indices.map(batch).with_options(options)
+
+
+class Ordering(keras.callbacks.Callback):  # type: ignore[misc]
+    """Writes the plan's permutation of each epoch where the dataset reads it."""
+
+    def __init__(self, order: Any, plan: Sequence[NDArray[np.int32]]) -> None:
+        super().__init__()
+        self._order = order
+        self._plan = plan
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Keras asks for the epoch's iterator after this."""
+        self._order.assign(self._plan[epoch])

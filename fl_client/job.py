@@ -1,0 +1,98 @@
+"""A server's message, parsed: what to do for which round, with which settings. The client's door."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+
+from fl_common.errors import TaskError
+from fl_common.settings import Settings, parse
+
+
+@dataclass(frozen=True)
+class Home:
+    """What was said on a client's own command line: it wins over a server's message. `resident` runs own code only."""
+
+    task: str = ""
+    data: str = ""
+    label: str = ""
+    resident: bool = False
+
+    @classmethod
+    def of(cls, node_config: Mapping[str, Any]) -> "Home":
+        """Read Flower's node config."""
+        words = {key: str(node_config[key]) for key in ("task", "data", "label") if node_config.get(key)}
+        return cls(**words, resident=bool(node_config.get("resident", False)))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One client's part in a round."""
+
+    arrays: ArrayRecord
+    settings: Settings
+    home: Home
+    round: int
+    client: int
+    partition: int
+    partitions: int
+    mu: float
+
+    @classmethod
+    def of(cls, message: Message, context: Context) -> "Job":
+        """Read a message of a Parterre server. Raises TaskError where something is missing or of another type."""
+        content = message.content
+        if "arrays" not in content.array_records or "config" not in content.config_records:
+            raise TaskError('a message needs an ArrayRecord "arrays" and a ConfigRecord "config"; this one lacks them.')
+        config = content.config_records["config"]
+        settings = settings_of(_text(config, "settings"))
+        return cls(
+            arrays=content.array_records["arrays"],
+            settings=settings,
+            home=Home.of(context.node_config),
+            round=_integer(config, "server-round"),
+            client=_integer(config, "client"),
+            partition=_integer(config, "partition"),
+            partitions=_integer(config, "partitions"),
+            mu=_number(config, "proximal-mu", settings.mu),
+        )
+
+
+@lru_cache(maxsize=8)  # parsing is pure, and the text stays the same for a whole run
+def settings_of(text: str) -> Settings:
+    """Return the settings that a server sent as JSON. Raises SettingsError or TaskError."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise TaskError(f'"settings" must be JSON; {error}. Use the same version on both sides.') from None
+    if not isinstance(values, dict):
+        raise TaskError(f'"settings" must be a JSON object; got {text[:80]!r}.')
+    return parse(values, source="the server's message")
+
+
+def _text(config: ConfigRecord, key: str) -> str:
+    value = config.get(key)
+    if not isinstance(value, str):
+        raise _unlike(key, "text", value)
+    return value
+
+
+def _integer(config: ConfigRecord, key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _unlike(key, "an integer from 0 up", value)
+    return value
+
+
+def _number(config: ConfigRecord, key: str, default: float) -> float:
+    value = config.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise _unlike(key, "a number from 0 up", value)
+    return float(value)
+
+
+def _unlike(key: str, expected: str, value: Any) -> TaskError:
+    return TaskError(f'the message\'s "{key}" must be {expected}; got {value!r}. Use the same version on both sides.')

@@ -1,0 +1,71 @@
+"""A model's optimizers as they were just after they were built, so that no round inherits another's momentum."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_common.lean import keras, tf
+
+
+class Slots:
+    """The variables of every optimizer found on a model (and bare tf.Variables), with their just-built values."""
+
+    def __init__(self, model: keras.Model, learning_rate: float = 0.0) -> None:
+        self._initial: dict[int, tuple[Any, NDArray[Any] | None]] = {}
+        for value in found(model, tf.Variable):
+            self._record([value])
+        for optimizer in found(model, keras.optimizers.Optimizer):
+            if learning_rate:
+                override(optimizer, learning_rate)
+            self._watch(optimizer)
+
+    def reset(self) -> None:
+        """Write the just-built values back. Inside a tf.function, it becomes part of it."""
+        for variable, value in self._initial.values():
+            variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
+
+    def _watch(self, optimizer: Any) -> None:
+        build = optimizer.build
+
+        def recorded(variables: Any) -> None:
+            build(variables)
+            self._record(optimizer.variables)
+
+        # Optimizers of a custom train_step are built by Keras inside its first step, so listen for it.
+        optimizer.build = recorded
+        self._record(optimizer.variables)
+
+    def _record(self, variables: list[Any]) -> None:
+        with tf.init_scope():
+            for variable in variables:
+                if id(variable) not in self._initial:
+                    value = np.array(variable.numpy())
+                    self._initial[id(variable)] = (variable, value if value.any() else None)
+
+
+def override(optimizer: Any, learning_rate: float) -> None:
+    """Set the learning rate of an optimizer; a schedule or a function is replaced by the constant."""
+    try:
+        optimizer.learning_rate = learning_rate
+    except (TypeError, AttributeError):
+        optimizer.learning_rate = lambda: learning_rate
+
+
+def found(model: keras.Model, kind: type[Any]) -> list[Any]:
+    """Return the objects of `kind` among the attributes of a model and of its layers, each once, in a fixed order."""
+    values: dict[int, Any] = {}
+    for layer in model._flatten_layers():
+        for attribute in vars(layer).values():
+            values |= {id(value): value for value in _inside(attribute) if isinstance(value, kind)}
+    return list(values.values())
+
+
+def _inside(attribute: Any) -> Iterator[Any]:
+    if isinstance(attribute, dict):
+        yield from attribute.values()
+    elif isinstance(attribute, list | tuple):
+        yield from attribute
+    else:
+        yield attribute
