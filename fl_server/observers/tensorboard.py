@@ -1,0 +1,57 @@
+"""TensorBoard logs of a run, by TensorFlow's own writer: `tensorboard --logdir RUN/tensorboard`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fl_common.lean import tf
+
+SCALARS = {
+    "loss": "federated/loss",
+    "accuracy": "federated/accuracy",
+    "train_loss": "train/loss",
+    "train_accuracy": "train/accuracy",
+    "seconds": "round/seconds",
+    "replies": "round/replies",
+    "rejected": "round/rejected",
+    "bytes_up": "bytes/up",
+    "bytes_down": "bytes/down",
+}
+SPREAD = ("min", "q1", "median", "q3", "max")
+
+
+class TensorBoard:
+    """Writes a scalar a round for each number of the "round" event, the phases and the spread included."""
+
+    def __init__(self, directory: Path) -> None:
+        self._writer = tf.summary.create_file_writer(str(directory))
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Write a round's scalars and flush, so that TensorBoard follows a run that goes on."""
+        if event["event"] != "round":
+            return
+        with self._writer.as_default(step=event["round"]):
+            for name, value in scalars(event).items():
+                tf.summary.write(name, tf.constant(value, tf.float32), metadata=_metadata())
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close the log."""
+        self._writer.close()
+
+
+def scalars(event: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a "round" event by the names that TensorBoard shows."""
+    named = {tag: event.get(key) for key, tag in SCALARS.items()}
+    named |= {f"seconds/{phase}": value for phase, value in (event.get("phases") or {}).items()}
+    for measure, values in (event.get("spread") or {}).items():
+        named |= {f"clients_{measure}/{name}": value for name, value in zip(SPREAD, values, strict=True)}
+    return {tag: float(value) for tag, value in named.items() if value is not None}
+
+
+def _metadata() -> Any:
+    """Return what marks a summary as a scalar. tf.summary.scalar would need the package tensorboard installed."""
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "scalars"
+    metadata.data_class = 1  # DATA_CLASS_SCALAR
+    return metadata
