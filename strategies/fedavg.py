@@ -1,0 +1,151 @@
+"""FedAvg on Flower's Strategy: whom to ask, and how their replies, streamed one by one, become the next model."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from fl_common.arrays import Arrays, Signature, decode, encode
+from fl_common.errors import RejectedReply, StrategyError
+from strategies.aggregation import InOrder, WeightedMean
+from strategies.replies import MAX_EXAMPLES, Reply, admit, mean_metrics
+
+log = getLogger(__name__)
+
+
+class FedAvg(Strategy):
+    """Federated averaging, weighted by examples: McMahan et al. 2017 (arXiv:1602.05629), algorithm 1.
+
+    A round asks `clients_per_round` clients, or `fraction_train` of them where that is 0, drawn from (seed, round).
+    Subclasses change `step`, which turns the clients' mean into the next model, and `state`.
+
+    The round loop may set, before a round: `eligible`, a function that returns the nodes to draw from in the order of
+    their slots (by default all nodes in the order of their ids); `attempt`, which draws other clients when a round is
+    repeated; `replies_checked`, where replies went through `admit` already; and `non_trainable`, the names of the
+    variables that no gradient moves.
+    """
+
+    def __init__(
+        self,
+        *,
+        fraction_train: float = 1.0,
+        clients_per_round: int = 0,
+        fraction_evaluate: float = 1.0,
+        min_available_nodes: int = 1,
+        max_examples: int = MAX_EXAMPLES,
+        seed: int = 0,
+    ) -> None:
+        self.fraction_train = fraction_train
+        self.clients_per_round = clients_per_round
+        self.fraction_evaluate = fraction_evaluate
+        self.min_available_nodes = min_available_nodes
+        self.max_examples = max_examples
+        self.seed = seed
+        self.eligible: Callable[[], Sequence[int]] | None = None
+        self.attempt = 0
+        self.replies_checked = False
+        self.non_trainable: frozenset[str] = frozenset()
+        self._current: Arrays = {}
+        self._slots: dict[int, int] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Return one message for each sampled node; all share one content. Never waits.
+
+        Raises StrategyError where fewer than `min_available_nodes` nodes can be asked.
+        """
+        nodes = self._nodes(grid)
+        size = self.clients_per_round or max(1, round(self.fraction_train * len(nodes)))
+        self._current = {name: decode(array) for name, array in arrays.items()}
+        self._slots = {node: slot for slot, node in enumerate(nodes)}
+        return self._ask(MessageType.TRAIN, self._sample(nodes, size, server_round, 0), server_round, arrays, config)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Return one message for each node asked to evaluate; none where `fraction_evaluate` is 0."""
+        if self.fraction_evaluate == 0:
+            return []
+        nodes = self._nodes(grid)
+        size = max(1, round(self.fraction_evaluate * len(nodes)))
+        return self._ask(MessageType.EVALUATE, self._sample(nodes, size, server_round, 1), server_round, arrays, config)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Fold the replies as the iterator yields them, keeping none; then take the server's step.
+
+        Replies that `admit` rejects are logged and left out; without a good one both results are None. An exception of
+        the iterator passes through and leaves the strategy's state as it was: that is how a missed quorum ends a round.
+        """
+        if not self._current:
+            raise StrategyError("aggregate_train needs the round's model; call configure_train first")
+        signature = Signature.of(self._current)
+        fold, metrics = InOrder(WeightedMean(self._current)), []
+        for message in replies:
+            reply = self._admit(message, signature)
+            del message  # else it lives until the next one has come: two replies in memory
+            if reply is not None:
+                fold.add(self._slots.get(reply.node, len(self._slots)), reply.arrays, reply.weight)
+                metrics.append((reply.weight, reply.metrics))
+            del reply
+        if not metrics:
+            return None, None
+        return encode(self.step(self._current, fold.result())), mean_metrics(metrics)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return the mean of the metrics, weighted by examples; None where no client had any."""
+        admitted = [reply for message in replies if (reply := self._admit(message, None)) is not None]
+        metrics = [(reply.weight, reply.metrics) for reply in admitted if reply.weight]
+        return mean_metrics(metrics) if metrics else None
+
+    def step(self, current: Arrays, mean: Arrays) -> Arrays:
+        """Return the next model from this round's and the clients' mean: here, the mean."""
+        return mean
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what a resumed run needs to go on bit for bit, beside the model and the settings."""
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take back what `state` returned. Raises StrategyError where it is another strategy's."""
+        if state:
+            raise StrategyError(f"{type(self).__name__} has no state to restore; got {', '.join(sorted(state)[:3])}")
+
+    def summary(self) -> None:
+        """Log the strategy and its sampling."""
+        asked = self.clients_per_round or f"{self.fraction_train:.0%}"
+        log.info("%s: trains on %s of the clients, seed %d", type(self).__name__, asked, self.seed)
+
+    def _nodes(self, grid: Grid) -> list[int]:
+        nodes = list(self.eligible()) if self.eligible is not None else sorted(grid.get_node_ids())
+        floor = max(1, self.min_available_nodes)
+        if len(nodes) < floor:
+            raise StrategyError(
+                f"a round needs at least {floor} clients; {len(nodes)} can be asked. Start more clients."
+            )
+        return nodes
+
+    def _sample(self, nodes: list[int], size: int, server_round: int, phase: int) -> list[int]:
+        rng = np.random.default_rng([self.seed, server_round, phase, self.attempt])
+        return [nodes[slot] for slot in sorted(rng.choice(len(nodes), min(size, len(nodes)), replace=False))]
+
+    def _ask(
+        self, kind: str, nodes: list[int], server_round: int, arrays: ArrayRecord, config: ConfigRecord
+    ) -> list[Message]:
+        config["server-round"] = server_round
+        content = RecordDict({"arrays": arrays, "config": config})
+        return [Message(content=content, dst_node_id=node, message_type=kind) for node in nodes]
+
+    def _admit(self, message: Message, signature: Signature | None) -> Reply | None:
+        try:
+            return admit(message, signature, self.max_examples, finite=not self.replies_checked)
+        except RejectedReply as error:
+            log.warning("reply of node %d left out: %s", message.metadata.src_node_id, error)
+            return None

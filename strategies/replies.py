@@ -1,0 +1,103 @@
+"""The gate for replies: what a client sent becomes a checked `Reply`, or is rejected with a reason, never more."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import fsum, isfinite
+
+from flwr.app import Message, MetricRecord, RecordDict
+
+from fl_common.arrays import Arrays, Signature, check_finite, decode_record
+from fl_common.errors import RejectedReply
+
+WEIGHT = "num-examples"
+MAX_EXAMPLES = 10_000_000
+REASONS = ("error", "empty", "malformed", "name", "shape", "dtype", "not-finite", "weight", "metrics")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply that may touch the aggregate. `arrays` are read-only views over the message's bytes."""
+
+    node: int
+    weight: float
+    arrays: Arrays = field(default_factory=dict, repr=False)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def admit(
+    message: Message,
+    signature: Signature | None,
+    max_examples: int = MAX_EXAMPLES,
+    *,
+    finite: bool = True,
+) -> Reply:
+    """Check a reply of a training phase, or of an evaluation where `signature` is None.
+
+    A training reply has one ArrayRecord that fits the signature and one MetricRecord with "num-examples" in
+    (0, max_examples]. An evaluation may claim 0 examples: that client has nothing to evaluate on. `finite=False` leaves
+    out the search for NaN, for replies that went through here before. Raises RejectedReply with one of REASONS.
+    """
+    node = message.metadata.src_node_id
+    if message.has_error():
+        raise RejectedReply("error", message.error.reason or f"code {message.error.code}")
+    if not message.has_content():
+        raise RejectedReply("empty", "the reply holds neither content nor error")
+    metrics = _metrics(message.content)
+    weight = _weight(metrics, max_examples, zero=signature is None)
+    arrays = {} if signature is None else _arrays(message.content, signature, finite)
+    return Reply(node, weight, arrays, {name: value for name, value in metrics.items() if name != WEIGHT})
+
+
+def _arrays(content: RecordDict, signature: Signature, finite: bool) -> Arrays:
+    records = list(content.array_records.values())
+    if not records or not any(records):
+        raise RejectedReply("empty", "expected one record of arrays; got none")
+    if len(records) > 1:
+        raise RejectedReply("malformed", f"expected one record of arrays; got {len(records)}")
+    arrays = decode_record(records[0], signature)
+    if finite:
+        check_finite(arrays)
+    return arrays
+
+
+def _metrics(content: RecordDict) -> dict[str, float]:
+    records = list(content.metric_records.values())
+    if not records:
+        raise RejectedReply("empty", "expected one record of metrics; got none")
+    if len(records) > 1:
+        raise RejectedReply("malformed", f"expected one record of metrics; got {len(records)}")
+    return {name: _number(name, value) for name, value in records[0].items()}
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RejectedReply("metrics", f"{name}: expected a number; got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise RejectedReply("metrics", f"{name}: expected a number; got an integer beyond float64") from None
+
+
+def _weight(metrics: Mapping[str, float], max_examples: int, *, zero: bool) -> float:
+    if WEIGHT not in metrics:
+        raise RejectedReply("weight", f"expected a metric {WEIGHT!r}; got none")
+    weight = metrics[WEIGHT]
+    if not 0 <= weight <= max_examples or (weight == 0 and not zero):  # NaN fails the first comparison
+        raise RejectedReply("weight", f"{WEIGHT}: expected a number in (0, {max_examples}]; got {weight}")
+    return weight
+
+
+def mean_metrics(replies: Iterable[tuple[float, Mapping[str, float]]]) -> MetricRecord:
+    """Return the weighted mean of every metric that all replies hold. `replies` are (weight, metrics).
+
+    Sums are exact (math.fsum), so the order of replies does not show. A client's NaN or infinity is left out of that
+    metric's mean; a metric that is finite nowhere is left out altogether.
+    """
+    pairs = list(replies)
+    common = [name for name in (pairs[0][1] if pairs else ()) if all(name in metrics for _, metrics in pairs)]
+    means = MetricRecord()
+    for name in common:
+        terms = [(weight, metrics[name]) for weight, metrics in pairs if isfinite(metrics[name])]
+        if total := fsum(weight for weight, _ in terms):
+            means[name] = fsum(weight * value / total for weight, value in terms)
+    return means
