@@ -42,7 +42,7 @@ def _compiled(name: str, shape: tuple[int, ...], classes: int, image: tuple[int,
         ],
         name=f"model_{name}",
     )
-    model.compile(keras.optimizers.SGD(LEARNING_RATES[name]), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.SGD(LEARNING_RATES[name]), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
