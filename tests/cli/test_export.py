@@ -1,0 +1,165 @@
+"""`fl export`: each format computes what the run's model computes, also where model.keras is missing or of no use."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from fl_cli import export, runs
+from fl_common.errors import ParterreError, StoreError, TaskError
+from fl_common.lean import keras, tf
+from fl_common.settings import Settings
+from fl_common.task import build, resolve
+from fl_common.weights import weights_of
+from fl_server.runs import Checkpoint, Run
+
+X = np.random.default_rng(0).random((5, 64), np.float32)
+
+CUSTOM = """
+from fl_common.lean import keras
+import numpy as np
+
+{decorator}
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+def build_model():
+    model = keras.Sequential([keras.Input((64,)), Doubled(), keras.layers.BatchNormalization(), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    return model
+
+def load_partition(partition, partitions):
+    x = np.zeros((4, 64), np.float32)
+    return (x, np.zeros((4, 3), np.float32)), (x, np.zeros((4, 3), np.float32))
+"""
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    app = typer.Typer()
+    export.register(app)
+    runs.register(app)
+    return app
+
+
+def made(directory: Path, *, save: bool = True, seed: int = 3, **settings: Any) -> tuple[Run, np.ndarray]:
+    """A finished run, of a model that was not trained, and what that model computes for X."""
+    run = Run.create(directory, Settings(seed=seed, **settings))
+    model = build(resolve(run.settings), seed)
+    run.commit(Checkpoint(1, weights_of(model)), {"event": "round", "round": 1})
+    if save:
+        model.save(run.directory / "model.keras")
+        run.append({"event": "finished", "rounds": 1})
+    return run, np.asarray(model(X, training=False))
+
+
+def custom(tmp_path: Path, decorator: str) -> str:
+    path = tmp_path / "my_task.py"
+    path.write_text(CUSTOM.format(decorator=decorator))
+    return str(path)
+
+
+def exported(app: typer.Typer, run: Run, format_: str, *more: str) -> str:
+    arguments = ["export", str(run.directory), "--format", format_, *more]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def run_tflite(path: Path, x: np.ndarray) -> np.ndarray:
+    interpreter = tf.lite.Interpreter(model_path=str(path))
+    (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(wanted["index"]))
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_every_format_computes_what_the_model_computes(app: typer.Typer, tmp_path: Path, model: str) -> None:
+    run, expected = made(tmp_path / "run", model=model)
+    exported(app, run, "keras", "--out", str(tmp_path / "copy.keras"))
+    exported(app, run, "savedmodel", "--out", str(tmp_path / "deep" / "saved"))
+    exported(app, run, "tflite", "--out", str(tmp_path / "m.tflite"))
+    loaded = keras.saving.load_model(tmp_path / "copy.keras")
+    np.testing.assert_array_equal(np.asarray(loaded(X, training=False)), expected)
+    served = tf.saved_model.load(str(tmp_path / "deep" / "saved"))
+    np.testing.assert_allclose(served.serve(X).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run_tflite(tmp_path / "m.tflite", X), expected, rtol=1e-4, atol=1e-5)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy.keras", "deep", "m.tflite", "run"]
+
+
+def test_weights_are_written_by_the_names_of_the_variables(app: typer.Typer, tmp_path: Path) -> None:
+    run, _ = made(tmp_path / "run")
+    assert "weights.npz" in exported(app, run, "weights")
+    checkpoint = run.latest()
+    assert checkpoint is not None
+    with np.load(run.directory / "weights.npz") as stored:
+        assert sorted(stored.files) == sorted(checkpoint.arrays)
+        for name, array in checkpoint.arrays.items():
+            np.testing.assert_array_equal(stored[name], array)
+
+
+def test_exports_go_into_the_run_and_may_be_repeated(app: typer.Typer, tmp_path: Path) -> None:
+    run, _ = made(tmp_path / "run")
+    for _ in range(2):
+        assert str(run.directory / "savedmodel") in exported(app, run, "savedmodel")
+        assert str(run.directory / "model.keras") in exported(app, run, "keras")
+    assert (run.directory / "savedmodel" / "saved_model.pb").is_file()
+
+
+def test_a_run_that_is_not_finished_is_exported_from_its_newest_checkpoint(app: typer.Typer, tmp_path: Path) -> None:
+    run, expected = made(tmp_path / "run", save=False)
+    exported(app, run, "keras")
+    loaded = keras.saving.load_model(run.directory / "model.keras")
+    np.testing.assert_array_equal(np.asarray(loaded(X, training=False)), expected)
+
+
+@pytest.mark.parametrize("decorator", ["@keras.saving.register_keras_serializable('mine')", ""])
+def test_a_users_layer_is_exported_registered_or_not(app: typer.Typer, tmp_path: Path, decorator: str) -> None:
+    run, expected = made(tmp_path / "run", task=custom(tmp_path, decorator))
+    exported(app, run, "tflite", "--out", str(tmp_path / "m.tflite"))
+    np.testing.assert_allclose(run_tflite(tmp_path / "m.tflite", X), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_of_keras_own_layers_is_exported_without_its_task(app: typer.Typer, tmp_path: Path) -> None:
+    run, _ = made(tmp_path / "run")
+    text = (run.directory / "settings.toml").read_text()
+    (run.directory / "settings.toml").write_text(text.replace('"digits"', '"./gone.py"'))
+    exported(app, run, "savedmodel", "--out", str(tmp_path / "saved"))
+    (run.directory / "model.keras").unlink()
+    with pytest.raises(TaskError, match=r"gone\.py"):
+        exported(app, run, "tflite")
+
+
+def test_a_run_without_a_round_has_no_model(app: typer.Typer, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Settings())
+    for format_ in export.Format:
+        with pytest.raises(StoreError, match="no round was completed"):
+            exported(app, run, format_)
+    assert sorted(entry.name for entry in run.directory.iterdir()) == [".lock", "settings.toml"]
+
+
+def test_a_damaged_model_without_a_checkpoint_is_named(app: typer.Typer, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Settings())
+    (run.directory / "model.keras").write_bytes(b"no model")
+    run.append({"event": "finished", "rounds": 1})
+    with pytest.raises(StoreError, match=r"model\.keras cannot be loaded"):
+        exported(app, run, "tflite")
+
+
+@pytest.mark.parametrize(
+    ("format_", "name"), [("keras", "m.h5"), ("tflite", ""), ("savedmodel", "run"), ("savedmodel", "f")]
+)
+def test_a_target_that_would_be_wrong_is_refused(app: typer.Typer, tmp_path: Path, format_: str, name: str) -> None:
+    run = Run.create(tmp_path / "run", Settings())
+    (tmp_path / "f").write_text("precious")
+    with pytest.raises(ParterreError, match="expected"):
+        exported(app, run, format_, "--out", str(tmp_path / name))
+    assert (tmp_path / "f").read_text() == "precious"
+    assert (run.directory / "settings.toml").is_file()
