@@ -71,6 +71,8 @@ def _table(path: Path, options: DataOptions, id_column: str) -> Examples:
             f"{path} has no label column {options.label!r}; its columns are {', '.join(table.column_names)}. "
             "Name it with --label."
         )
+    if table.num_rows == 0:
+        raise DataError(f"{path} has no example. A client needs at least one.")
     features = [name for name in table.column_names if name not in (options.label, WEIGHTS, id_column)]
     if not features:
         raise DataError(f"{path} has no column beside {options.label!r}; at least one feature is needed.")

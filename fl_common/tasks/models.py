@@ -12,7 +12,7 @@ from fl_common.errors import TaskError
 if TYPE_CHECKING:
     from fl_common.lean import keras
 
-LEARNING_RATES = {"mlp": 0.1, "2nn": 0.1, "cnn": 0.05}
+LEARNING_RATES = {"mlp": 0.1, "2nn": 0.1, "cnn": 0.1}
 
 
 def builder(name: str, shape: tuple[int, ...], classes: int, *, image: tuple[int, ...] = (), scale: float = 1.0) -> Any:
