@@ -47,7 +47,9 @@ def register(app: typer.Typer) -> None:
 def export(
     run: runs.Name,
     format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.KERAS,
-    out: Annotated[Path | None, typer.Option(help="File, or directory of a SavedModel. [default: in the run]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File, or directory of a SavedModel.", show_default="in the run")
+    ] = None,
     store: runs.Store = runs.STORE,
 ) -> None:
     """Write a run's model as a Keras file, a SavedModel, for TFLite, or its weights by variable name (npz)."""

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def plot(
     run: runs.Name,
-    out: Annotated[Path | None, typer.Option(help="PNG file to write. [default: plot.png in the run]")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file to write.", show_default="plot.png in the run")] = None,
     store: runs.Store = runs.STORE,
 ) -> None:
     """Draw a run: loss and accuracy a round with their spread over the clients, seconds and bytes."""

@@ -52,9 +52,13 @@ class Settings(BaseModel):
     mu: float = Field(0.0, ge=0, description="FedProx's proximal term; 0 is none")
 
     # The strategy
-    strategy: str = Field("fedavg", description="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, or module:Class")
+    strategy: str = Field(
+        "fedavg", description="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, or module:Class"
+    )
     strategy_args: str = Field("", description="JSON object of further arguments of the strategy's constructor")
-    server_learning_rate: float = Field(0.0, ge=0, description="of the server optimizer; 0 takes the strategy's default")
+    server_learning_rate: float = Field(
+        0.0, ge=0, description="of the server optimizer; 0 takes the strategy's default"
+    )
     server_momentum: float = Field(0.9, ge=0, lt=1, description="of FedAvgM's server optimizer")
     beta_1: float = Field(0.9, ge=0, lt=1, description="first-moment decay of FedAdam and FedYogi")
     beta_2: float = Field(0.99, ge=0, lt=1, description="second-moment decay of FedAdam and FedYogi")
@@ -75,6 +79,9 @@ class Settings(BaseModel):
     patience: int = Field(0, ge=0, description="stop after this many rounds without a lower loss; 0 never")
 
     # The run store
+    store: str = Field("runs", description="directory that holds the runs")
+    out: str = Field("", description="directory of this run; empty: a new one in the store")
+    resume: bool = Field(False, description="go on from the newest checkpoint of the run in `out`")
     keep: Count = Field(3, description="checkpoints kept, newest first")
     tensorboard: bool = Field(True, description="write TensorBoard logs into the run's directory")
     plot: bool = Field(True, description="draw the run's plot when it ends")
@@ -83,6 +90,11 @@ class Settings(BaseModel):
     def _consistent(self) -> Self:
         if self.partitioning == "natural" and not self.id_column:
             raise ValueError("partitioning=natural needs id_column, the name of the column of ids")
+        if 0 < self.partitions < self.min_clients:
+            raise ValueError(
+                f"min_clients must be at most partitions ({self.partitions}); got {self.min_clients}. "
+                "A client holds one partition, so more could never take part"
+            )
         self.strategy_arguments()
         return self
 
@@ -128,16 +140,20 @@ def load(
     toml: Path | None = None,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
-    assignments: Iterable[str] = (),
+    assign: Iterable[str] = (),
 ) -> Settings:
-    """Merge the four sources in their order. `assignments` are `key=value` strings of `--set`."""
+    """Merge the four sources in their order. `assign` are the `key=value` strings of `--set`."""
     values: dict[str, Any] = {}
     if toml is not None:
         values |= read_toml(toml)
     values |= from_environment(os.environ if environment is None else environment)
     values |= {key: value for key, value in (flags or {}).items() if value is not None}
-    values |= dict(_assignment(text) for text in assignments)
-    return parse(values)
+    return parse(values | assigned(assign))
+
+
+def assigned(texts: Iterable[str]) -> dict[str, str]:
+    """Return `key=value` strings as a dict. Raises SettingsError for one that is none."""
+    return dict(_assignment(text) for text in texts)
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -151,7 +167,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise SettingsError(f"settings file {path} does not exist. Name one that does, or leave --config out.") from None
+        raise SettingsError(
+            f"settings file {path} does not exist. Name one that does, or leave --config out."
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"settings file {path} cannot be read as TOML: {error}") from None
     table = content.pop("strategy_arguments", {})

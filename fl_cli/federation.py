@@ -1,0 +1,128 @@
+"""A whole federation on this machine: a SuperLink, its ServerApps and N clients, as child processes of this one."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from fl_client.process import ClientOptions, serve
+from fl_common.nursery import Nursery
+from fl_server.superlink import PRELOAD, Addresses, SuperLink
+
+LOGS = "logs"
+FINISH_SECONDS = 10.0
+
+
+class Stopped(BaseException):
+    """A signal asked this process to stop. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, so that `finally` clauses and context managers do their work."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # once: what follows is the clean-up
+        raise Stopped(number)
+
+    before = {each: signal.signal(each, on_signal) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+class LocalFederation:
+    """Starts on entry, stops everything on exit. Logs go to `directory`/logs; Flower's own files to a temporary place."""
+
+    def __init__(self, directory: Path, *, clients: int, task: str = "", addresses: Addresses | None = None) -> None:
+        self._directory = directory
+        self._count = clients
+        self._task = task
+        self.addresses = addresses or Addresses.local()
+        self._home = Path()
+        self.nursery = Nursery(("fl_client.process", "fl_client.app", "fl_client.node", *PRELOAD))
+        self.clients: list[BaseProcess] = []
+        self.superlink: SuperLink | None = None
+
+    def __enter__(self) -> Self:
+        logs = self._directory / LOGS
+        logs.mkdir(parents=True, exist_ok=True)
+        self._home = Path(tempfile.mkdtemp(prefix="parterre-"))
+        try:
+            self.superlink = SuperLink(
+                self.nursery, self.addresses, directory=logs, home=self._home, environment=self._environment()
+            )
+            self.superlink.start()
+            self.clients = [self.start_client(number) for number in range(self._count)]
+            self.superlink.wait_until_ready()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def start_client(self, number: int) -> BaseProcess:
+        """Start one more client."""
+        return self.nursery.start(
+            serve,
+            ClientOptions(server=self.addresses.fleet, task=self._task),
+            name=f"client-{number}",
+            log_file=self._directory / LOGS / f"client-{number}.log",
+            environment=self._environment() | self._threads(),
+        )
+
+    @property
+    def broken(self) -> str:
+        """Say what has ended that a run cannot go on without; "" while all is well."""
+        if self.superlink is None or not self.superlink.alive:
+            return f"the SuperLink ended: {self.superlink.last_words() if self.superlink else 'it never started'}"
+        if self.superlink.apps and not any(app.is_alive() for app in self.superlink.apps):
+            return "the server's process ended"
+        if self.clients and not any(client.is_alive() for client in self.clients):
+            return "every client's process ended"
+        return ""
+
+    def let_the_server_finish(self) -> None:
+        """Wait for the ServerApps, whose run has ended, to tell the SuperLink so."""
+        for app in self.superlink.apps if self.superlink else []:
+            app.join(FINISH_SECONDS)
+
+    def last_words(self, name: str, lines: int = 5) -> str:
+        """Return the end of a log."""
+        path = self._directory / LOGS / f"{name}.log"
+        return "\n".join(path.read_text(errors="replace").strip().splitlines()[-lines:]) if path.exists() else ""
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "FLWR_HOME": str(self._home),
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # several processes share one card
+        }
+
+    def _threads(self) -> dict[str, str]:
+        """Share the cores out: more threads than cores only take turns."""
+        threads = str(max(1, (os.cpu_count() or 1) // max(1, self._count)))
+        return {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, "OMP_NUM_THREADS": threads}
+
+    def _stop(self) -> None:
+        self.nursery.stop([client for client in self.clients if client.is_alive()])
+        if self.superlink is not None:
+            self.superlink.stop()
+        self.nursery.stop()
+        shutil.rmtree(self._home, ignore_errors=True)

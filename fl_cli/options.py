@@ -1,0 +1,60 @@
+"""The options that several commands share, and how they become one Settings object."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fl_common import settings as settings_
+from fl_common.settings import Settings
+
+Task = Annotated[str | None, typer.Option(help="digits, mnist, fashion_mnist, cifar10, ./my_task.py or my_pkg.task")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds to run. [default: 10]")]
+Strategy = Annotated[
+    str | None, typer.Option(help="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad or module:Class.")
+]
+Fraction = Annotated[float | None, typer.Option(help="Share of the clients asked to train in a round. [default: 1]")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random. [default: 0]")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, or an argument of the strategy. Repeatable."),
+]
+Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
+Out = Annotated[Path | None, typer.Option(help="Directory of the run. [default: a new one under --store]")]
+Store = Annotated[Path | None, typer.Option(help="Directory that holds the runs. [default: runs]")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
+
+def gather(
+    flags: Mapping[str, Any],
+    *,
+    assignments: Iterable[str] | None = None,
+    config: Path | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return the settings: defaults < TOML file < environment < flags < `--set`.
+
+    `defaults` are a command's own and yield to all the others. A `--set` key that is no setting but an argument of the
+    strategy's constructor becomes one.
+    """
+    given: dict[str, Any] = dict(defaults or {})
+    if config is not None:
+        given |= settings_.read_toml(config)
+    given |= settings_.from_environment(os.environ)
+    given |= {
+        key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None
+    }
+    given |= _for_strategy(settings_.assigned(assignments or ()), given)
+    return settings_.parse(given)
+
+
+def _for_strategy(assigned: dict[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = [key for key in assigned if key not in Settings.model_fields and not key.startswith("strategy.")]
+    if not unknown:
+        return assigned
+    import strategies
+
+    taken = strategies.argument_names(str(assigned.get("strategy", given.get("strategy", "fedavg"))))
+    return {f"strategy.{key}" if key in unknown and key in taken else key: value for key, value in assigned.items()}

@@ -1,0 +1,109 @@
+"""`fl up`: a whole federation on this machine, from the first process to the trained model."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_cli import options
+from fl_cli.display import Display
+from fl_cli.federation import LocalFederation, Stopped, stopping_on_signals
+from fl_cli.follow import RunFailed, show
+from fl_common.errors import NetworkError, SettingsError
+from fl_common.settings import Settings
+from fl_server.runs import Run
+
+DETACHED = 130
+
+Clients = Annotated[int, typer.Option(min=1, help="Client processes to start.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up")(up)
+
+
+def up(
+    task: options.Task = None,
+    clients: Clients = 4,
+    rounds: options.Rounds = None,
+    strategy: options.Strategy = None,
+    fraction: options.Fraction = None,
+    seed: options.Seed = None,
+    assign: options.Assignments = None,
+    config: options.Config = None,
+    out: options.Out = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run a federation here: a Flower server, CLIENTS client processes and one run; everything stops when it ends."""
+    settings = options.gather(
+        {
+            "task": _absolute(task),
+            "rounds": rounds,
+            "strategy": strategy,
+            "fraction": fraction,
+            "seed": seed,
+            "out": out,
+            "store": store,
+        },
+        assignments=assign,
+        config=config,
+        defaults={"min_clients": clients, "partitions": clients},
+    )
+    if settings.min_clients > clients:
+        raise SettingsError(f"min_clients must be at most --clients ({clients}); got {settings.min_clients}")
+    directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
+    run = Run.create(directory, settings.model_copy(update={"out": str(directory)}))
+    start(run, run.settings, clients=clients, as_json=as_json)
+
+
+def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
+    """Run a federation for `run` until it ends. Raises RunFailed, or NetworkError where the processes fail."""
+    from fl_server.control import Control
+
+    settings = settings.model_copy(update={"out": str(run.directory), "resume": True})
+    seen = len(run.events())
+    with stopping_on_signals():
+        try:
+            with (
+                LocalFederation(run.directory, clients=clients, task=_client_task(settings)) as federation,
+                Control(federation.addresses.control) as control,
+            ):
+                control.submit(settings)
+                events = run.follow(lambda: bool(federation.broken), skip=seen)
+                if show(events, Display.for_terminal(as_json=as_json)) is None:
+                    raise NetworkError(
+                        f"{federation.broken}. See {run.directory}/logs; its last words: "
+                        f"{federation.last_words('serverapp') or federation.last_words('superlink')}"
+                    )
+                federation.let_the_server_finish()
+        except Stopped as stopped:
+            typer.echo(f"stopped; go on with: fl resume {_short(run.directory)}", err=True)
+            raise SystemExit(128 + stopped.number) from None
+        except RunFailed as failed:
+            raise RunFailed(f"{failed} (logs: {_short(run.directory)}/logs)", failed.exit_code) from None
+
+
+def new_name(settings: Settings) -> str:
+    """Return a name for a new run: when, what and how."""
+    what = Path(settings.task).stem if settings.task.endswith(".py") else settings.task.rpartition(".")[2]
+    how = settings.strategy.rpartition(":")[2].lower()
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{what}-{how}-{os.getpid()}"
+
+
+def _absolute(task: str | None) -> str | None:
+    return str(Path(task).expanduser().resolve()) if task is not None and task.endswith(".py") else task
+
+
+def _client_task(settings: Settings) -> str:
+    """Return the task to start clients with: a built-in one needs no telling."""
+    from fl_common.tasks import BUILT_IN
+
+    return "" if settings.task in BUILT_IN else settings.task
+
+
+def _short(directory: Path) -> str:
+    return os.path.relpath(directory) if directory.is_relative_to(Path.cwd()) else str(directory)

@@ -1,0 +1,176 @@
+"""The resident node: one long-lived process that serves a ClientApp over Flower's gRPC Fleet API.
+
+TensorFlow is imported once, the model is traced once, the data are read once. It runs only code of its own image: a
+bundle that a server pushes is never fetched. It reconnects for ever, with back-off and jitter.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+from flwr.app import Context, Error, Message, RecordDict
+
+from fl_client.connection import Connection
+
+log = logging.getLogger(__name__)
+
+RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+# The server answered, and what it said will not change by asking again: the run is over, or the objects are gone.
+REFUSALS = (
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ABORTED,
+)
+
+App = Callable[[Message, Context], Message]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often an idle node polls: after t seconds without a message it waits `share` * t, within the two bounds.
+
+    So a waiting node adds at most `share` to any wait, and a node that has been idle for a while costs next to nothing.
+    """
+
+    share: float = 0.05
+    shortest: float = 0.01
+    longest: float = 1.0
+
+    def pause(self, idle: float) -> float:
+        """Return seconds to wait after `idle` seconds without a message."""
+        return min(max(self.share * idle, self.shortest), self.longest)
+
+
+def back_off(attempt: int, *, rng: random.Random, first: float = 0.2, longest: float = 30.0) -> float:
+    """Return seconds to wait before reconnection `attempt` (from 0): exponential, with full jitter above half."""
+    return float(min(longest, first * 2 ** min(attempt, 20)) * rng.uniform(0.5, 1.0))
+
+
+class Node:
+    """Serves `app` until `stop` is set. `connect` makes a new Connection; the node leaves politely when it ends."""
+
+    def __init__(
+        self,
+        app: App,
+        connect: Callable[[], Connection],
+        *,
+        node_config: Mapping[str, bool | int | float | str],
+        stop: threading.Event,
+        pace: Pace | None = None,
+        heartbeat_seconds: float = 10.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._app = app
+        self._connect = connect
+        self._node_config = dict(node_config)
+        self._stop = stop
+        self._pace = pace or Pace()
+        self._heartbeat_seconds = heartbeat_seconds
+        self._rng = rng or random.Random()  # noqa: S311 - jitter only
+        self._contexts: dict[int, Context] = {}
+
+    def serve(self) -> None:
+        """Stay connected and answer messages until told to stop."""
+        with self._connect() as connection:
+            attempt = 0
+            while not self._stop.is_set():
+                try:
+                    log.info("joined as node %d", connection.join())
+                    attempt = 0
+                    self._serve_session(connection)
+                except grpc.RpcError as error:
+                    wait = back_off(attempt, rng=self._rng)
+                    attempt += 1
+                    log.warning("no connection to the server (%s); trying again in %.1f s", _describe(error), wait)
+                    self._stop.wait(wait)
+            self._leave(connection)
+
+    def _serve_session(self, connection: Connection) -> None:
+        """Answer messages until told to stop, until the connection fails, or until the server forgets this node."""
+        forgotten = threading.Event()
+        ended = threading.Event()
+        beats = threading.Thread(target=self._beat, args=(connection, forgotten, ended), daemon=True)
+        beats.start()
+        try:
+            busy = time.monotonic()
+            while not (self._stop.is_set() or forgotten.is_set()):
+                if self._answer_one(connection):
+                    busy = time.monotonic()
+                else:
+                    self._stop.wait(self._pace.pause(time.monotonic() - busy))
+        finally:
+            ended.set()
+            beats.join(timeout=1.0)
+
+    def _beat(self, connection: Connection, forgotten: threading.Event, ended: threading.Event) -> None:
+        while not ended.wait(self._heartbeat_seconds * self._rng.uniform(0.7, 0.9)):
+            try:
+                if not connection.beat():
+                    forgotten.set()
+                    return
+            except grpc.RpcError as error:
+                log.warning("heartbeat failed: %s", _describe(error))
+
+    def _answer_one(self, connection: Connection) -> bool:
+        envelope = connection.poll()
+        if envelope is None:
+            return False
+        started = time.perf_counter()
+        reply = self._reply(connection, envelope)
+        if reply is not None:
+            self._push(connection, reply, time.perf_counter() - started)
+        return True
+
+    def _reply(self, connection: Connection, envelope: tuple[Message, object]) -> Message | None:
+        head = envelope[0]
+        try:
+            message = connection.fetch(envelope)  # type: ignore[arg-type]
+            return self._app(message, self._context(head.metadata.run_id, connection.node_id))
+        except grpc.RpcError as error:
+            if error.code() in REFUSALS:
+                log.info("message dropped: %s", _describe(error))
+                return None
+            raise
+        except Exception as error:
+            log.exception("answering with an error: %s raised", type(error).__name__)
+            reason = f"{type(error).__name__}: {error}"[:2000]
+            return Message(Error(code=RAISED, reason=reason), reply_to=head)
+
+    def _push(self, connection: Connection, reply: Message, seconds: float) -> None:
+        """Push a reply, again after each lost connection, until it is there or the server has no use for it."""
+        for attempt in range(8):
+            try:
+                return connection.send(reply, seconds)
+            except grpc.RpcError as error:
+                if error.code() in REFUSALS:
+                    log.info("reply dropped: %s", _describe(error))
+                    return None
+                log.warning("reply not sent (%s); trying again", _describe(error))
+                self._stop.wait(back_off(attempt, rng=self._rng, longest=5.0))
+        log.error("reply given up after 8 attempts")
+        return None
+
+    def _context(self, run_id: int, node_id: int) -> Context:
+        if run_id not in self._contexts:
+            self._contexts = {}  # one run at a time: the state of an earlier one is of no more use
+            self._contexts[run_id] = Context(
+                run_id=run_id, node_id=node_id, node_config=self._node_config, state=RecordDict(), run_config={}
+            )
+        return self._contexts[run_id]
+
+    def _leave(self, connection: Connection) -> None:
+        try:
+            connection.leave()
+            log.info("left the server")
+        except grpc.RpcError as error:
+            log.info("left without a goodbye: %s", _describe(error))
+
+
+def _describe(error: grpc.RpcError) -> str:
+    return f"{error.code().name}: {error.details()}"

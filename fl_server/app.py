@@ -1,0 +1,179 @@
+"""The ServerApp: settings -> task, strategy and run -> rounds -> the trained model.
+
+Flower calls it, over its gRPC grid (deployed), its Ray grid, or ours in one process.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+
+import strategies
+from fl_common import settings as settings_
+from fl_common.arrays import Arrays, nbytes
+from fl_common.errors import ParterreError
+from fl_common.evaluation import Evaluator
+from fl_common.lean import keras
+from fl_common.settings import Settings
+from fl_common.task import Task, build, resolve
+from fl_common.weights import assign, non_trainable_names, weights_of
+from fl_server.disk import plainly
+from fl_server.observers import Observer
+from fl_server.observers.plots import draw
+from fl_server.observers.standard_output import StandardOutput
+from fl_server.observers.tensorboard import TensorBoard
+from fl_server.rounds import Rounds, State, restore_strategy
+from fl_server.runs import Run
+from strategies.fedavg import FedAvg
+
+MODEL = "model.keras"
+PLOT = "plot.png"
+STORE_VARIABLE = "FL_STORE"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one federation to its end. The run config holds the settings."""
+    settings = settings_.parse(context.run_config, source="the run config")
+    serve(grid, settings, open_run(settings))
+
+
+def open_run(settings: Settings) -> Run:
+    """Return the run to write: the one in `out` where it is to be resumed, a new one otherwise."""
+    if settings.resume:
+        return Run.open(Path(settings.out))
+    store = Path(os.environ.get(STORE_VARIABLE, settings.store))
+    name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{Path(settings.task).stem}-{os.getpid()}"
+    directory = Path(settings.out) if settings.out else store / name
+    return Run.create(directory, settings.model_copy(update={"out": str(directory)}))
+
+
+def serve(grid: Grid, settings: Settings, run: Run) -> None:
+    """Run rounds until the settings say stop, and leave model, plot and history in the run's directory.
+
+    Whatever goes wrong is written into the run as a "failed" event, and raised again.
+    """
+    with run.lock():
+        observers = _observers(settings, run)
+        observe = _observing(observers)
+        for event in run.reconcile():
+            observe(event)
+        try:
+            _run(grid, settings, run, observe)
+        except Exception as error:
+            picture(settings, run)
+            code = error.exit_code if isinstance(error, ParterreError) else 1
+            text = str(error) if isinstance(error, ParterreError) else f"{type(error).__name__}: {error}"
+            observe(run.append({"event": "failed", "error": text, "exit_code": code}))
+            raise
+        finally:
+            for observer in observers:
+                observer.close()
+
+
+def _run(grid: Grid, settings: Settings, run: Run, observe: Callable[[Mapping[str, Any]], None]) -> None:
+    started = time.perf_counter()
+    task = resolve(settings)
+    model = build(task, settings.seed)
+    strategy = _strategy(settings, model)
+    state, resumed_from = _state(run, strategy, model)
+    observe(run.append(_started(settings, run, state.arrays, resumed_from)))
+    rounds = Rounds(grid, strategy, settings, run, evaluate=_evaluation(task, model), observe=observe)
+    state, reason = rounds.run(state)
+    path = save(model, state.arrays, run.directory / MODEL)
+    observe(
+        run.append(
+            {
+                "event": "finished",
+                "rounds": state.round,
+                "accuracy": state.result.get("accuracy"),
+                "loss": state.result.get("loss"),
+                "seconds": round(time.perf_counter() - started, 3),
+                "run_dir": str(run.directory),
+                "model": str(path),
+                "plot": picture(settings, run),
+                "stopped": reason,
+            }
+        )
+    )
+
+
+def picture(settings: Settings, run: Run) -> str | None:
+    """Draw the run so far, where it is wanted and there is a round to show; return the picture's path."""
+    if not settings.plot or not run.rounds():
+        return None
+    path = run.directory / PLOT
+    draw(run.events(), path)
+    return str(path)
+
+
+def save(model: keras.Model, arrays: Arrays, path: Path) -> Path:
+    """Save the model with these weights, whole or not at all, and return the path."""
+    assign(model, arrays)
+    temporary = path.with_name(f".{path.name}")
+    with plainly(f"save {path}"):
+        model.save(temporary.with_suffix(".keras"))
+        os.replace(temporary.with_suffix(".keras"), path)
+    return path
+
+
+def _strategy(settings: Settings, model: keras.Model) -> Strategy:
+    strategy = strategies.make(settings)
+    if isinstance(strategy, FedAvg):
+        strategy.non_trainable = non_trainable_names(model)
+    return strategy
+
+
+def _state(run: Run, strategy: Strategy, model: keras.Model) -> tuple[State, int | None]:
+    checkpoint = run.latest()
+    if checkpoint is None:
+        return State(weights_of(model)), None
+    restore_strategy(strategy, checkpoint.strategy)
+    return State.of(checkpoint), checkpoint.round
+
+
+def _started(settings: Settings, run: Run, arrays: Arrays, resumed_from: int | None) -> dict[str, Any]:
+    return {
+        "event": "started",
+        "run": run.name,
+        "run_dir": str(run.directory),
+        "task": settings.task,
+        "strategy": settings.strategy,
+        "rounds": settings.rounds,
+        "seed": settings.seed,
+        "parameters": sum(array.size for array in arrays.values()),
+        "bytes": nbytes(arrays.values()),
+        "resumed_from": resumed_from,
+    }
+
+
+def _evaluation(task: Task, model: keras.Model) -> Callable[[Arrays], Mapping[str, float]] | None:
+    """Return the evaluation on the task's own test set; None where it has none."""
+    if task.load_test is None:
+        return None
+    examples = task.load_test()
+    evaluator = Evaluator(model)
+    return lambda arrays: evaluator.evaluate(arrays, examples)
+
+
+def _observers(settings: Settings, run: Run) -> list[Observer]:
+    chosen: list[Observer] = [StandardOutput()]
+    if settings.tensorboard:
+        chosen.append(TensorBoard(run.directory / "tensorboard"))
+    return chosen
+
+
+def _observing(observers: list[Observer]) -> Callable[[Mapping[str, Any]], None]:
+    def observe(event: Mapping[str, Any]) -> None:
+        for observer in observers:
+            observer.on_event(event)
+
+    return observe

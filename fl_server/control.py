@@ -1,0 +1,113 @@
+"""Flower's Control API: submit a run, see how it stands, follow its log, stop it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from fl_common.errors import NetworkError
+from fl_common.settings import Settings
+from fl_server import bundle
+
+CALL_SECONDS = 10.0
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a submitted run stands: Flower's status ("pending", "running", "finished"), sub-status and details."""
+
+    state: str
+    outcome: str
+    details: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the run."""
+        return self.state == FINISHED
+
+
+class Control:
+    """A client of one SuperLink's Control API. Raises NetworkError where it cannot be reached or refuses."""
+
+    def __init__(self, address: str, *, root_certificates: bytes | None = None) -> None:
+        from flwr.proto.control_pb2_grpc import ControlStub
+        from flwr.supercore.grpc import create_channel
+        from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
+
+        self._address = address
+        self._channel = create_channel(
+            address,
+            insecure=root_certificates is None,
+            root_certificates=root_certificates,
+            interceptors=[RuntimeVersionClientInterceptor(component_name="flwr CLI")],
+        )
+        self._stub = ControlStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def submit(self, settings: Settings) -> int:
+        """Submit a run with these settings and return its id."""
+        from flwr.common.serde import fab_to_proto, user_config_to_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.supercore.fab import Fab
+
+        content, digest, settings = bundle.build(settings)
+        request = StartRunRequest(
+            fab=fab_to_proto(Fab(digest, content, {})),
+            override_config=user_config_to_proto(settings.run_config()),
+        )
+        return int(self._call(self._stub.StartRun, request, wait=True).run_id)
+
+    def status(self, run_id: int) -> Status:
+        """Return how a run stands."""
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        response = self._call(self._stub.ListRuns, ListRunsRequest(run_id=run_id))
+        status = response.run_dict[run_id].status
+        return Status(status.status, status.sub_status, status.details)
+
+    def stop(self, run_id: int) -> None:
+        """Stop a run."""
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        self._call(self._stub.StopRun, StopRunRequest(run_id=run_id))
+
+    def log(self, run_id: int) -> Iterator[str]:
+        """Yield the lines of a run's log as they come, until it ends."""
+        from flwr.proto.control_pb2 import StreamLogsRequest
+
+        after, rest = 0.0, ""
+        while True:
+            try:
+                for response in self._stub.StreamLogs(StreamLogsRequest(run_id=run_id, after_timestamp=after)):
+                    after = response.latest_timestamp
+                    *lines, rest = (rest + response.log_output).split("\n")
+                    yield from lines
+                break
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise NetworkError(self._refused(error)) from None
+                time.sleep(0.5)
+        if rest:
+            yield rest
+
+    def _call(self, method: Any, request: object, *, wait: bool = False) -> Any:
+        try:
+            return method(request, timeout=CALL_SECONDS, wait_for_ready=wait)
+        except grpc.RpcError as error:
+            raise NetworkError(self._refused(error)) from None
+
+    def _refused(self, error: grpc.RpcError) -> str:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return f"no server answers at {self._address}. Start one with `fl server`, or name it with --server."
+        return f"the server at {self._address} refused: {error.details()}"

@@ -1,0 +1,39 @@
+"""Leases: which client holds which partition. The server decides, so that clients need no numbers of their own.
+
+A lease is a slot, from 0. A node that leaves frees its slot for the next newcomer, so a restarted client takes the
+place of the one it replaces. Cohorts are drawn over slots, which makes them independent of Flower's random node ids.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Leases:
+    """`slots` maps node id -> slot. `limit` is the fixed number of partitions; 0 grows with the clients."""
+
+    limit: int = 0
+    slots: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    highest: int = 0
+
+    def renew(self, nodes: Iterable[int]) -> "Leases":
+        """Return the leases with those of absent nodes ended and the lowest free slots given to new nodes.
+
+        With a limit, nodes beyond it get none and wait as spares.
+        """
+        present = set(nodes)
+        kept = {node: slot for node, slot in self.slots.items() if node in present}
+        taken = set(kept.values())
+        free = (slot for slot in range(self.limit or len(present)) if slot not in taken)
+        kept |= dict(zip(sorted(present - kept.keys()), free, strict=False))
+        return replace(self, slots=MappingProxyType(kept), highest=max([self.highest, *(s + 1 for s in kept.values())]))
+
+    @property
+    def partitions(self) -> int:
+        """Into how many parts a shared data set is split."""
+        return self.limit or self.highest
+
+    def nodes(self) -> list[int]:
+        """Return the nodes that hold a lease, in the order of their slots."""
+        return sorted(self.slots, key=self.slots.__getitem__)

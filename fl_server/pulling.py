@@ -1,0 +1,95 @@
+"""Replies from a Grid, one at a time: over Flower's gRPC grid without its one-second waits and without its lists.
+
+`GrpcGrid.pull_messages` returns every reply that has come, whole, and waits a second for any whose arrays are still on
+their way. Here a reply is put together when it is complete and asked for: the server holds one, and waits for none.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from flwr.app import Error, Message
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
+from flwr.proto.appio_pb2 import PullAppMessagesRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectIdNotPreregisteredError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+    pull_objects,
+)
+from flwr.superlink.grid import GrpcGrid
+
+OBJECT_WAIT_SECONDS = 0.005
+STRAGGLING_SECONDS = 5.0  # a reply's head comes last; what is then still missing may take this long
+UNAVAILABLE = 4  # Flower's ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+
+
+class Inbox:
+    """The replies to one round's messages. Any Grid that is not Flower's over gRPC is asked in Flower's way."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._announced: dict[str, tuple[str, ObjectTree]] = {}  # reply's id -> (id it answers, its objects)
+
+    def take(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """Yield the replies to `message_ids` that are complete; one that cannot be read comes as an error reply."""
+        grid = self._grid
+        if not isinstance(grid, GrpcGrid):
+            yield from grid.pull_messages(message_ids)
+            return
+        heard = {reply_to for reply_to, _ in self._announced.values()}
+        asked = [identity for identity in message_ids if identity not in heard]
+        if asked:
+            response = grid._stub.PullMessages(PullAppMessagesRequest(message_ids=asked))
+            for proto, tree in zip(response.messages_list, response.message_object_trees, strict=True):
+                self._announced[proto.metadata.message_id] = (proto.metadata.reply_to_message_id, tree)
+        for identity in [identity for identity in self._announced if _has_come(grid, identity)]:
+            yield _assemble(grid, identity, *self._announced.pop(identity))
+
+
+def _has_come(grid: GrpcGrid, message_id: str) -> bool:
+    """Say whether a reply's head is there, which its client pushes last. A head that is unknown will never come."""
+    response = grid._stub.PullObject(PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=message_id))
+    return bool(response.object_available or not response.object_found)
+
+
+def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree) -> Message:
+    run_id = grid.run.run_id
+    try:
+        contents = pull_objects(
+            [each.object_id for each in iterate_object_tree(tree)],
+            make_pull_object_fn_protobuf(grid._stub.PullObject, grid.node, run_id),
+            initial_backoff=OBJECT_WAIT_SECONDS,
+            max_time=STRAGGLING_SECONDS,
+            max_tries_per_object=None,
+        )
+        message = inflate_object_from_contents(message_id, contents)
+    except (ObjectUnavailableError, ObjectIdNotPreregisteredError):
+        return _error(grid, reply_to, "the reply was announced, but its arrays did not come")
+    except (UnexpectedObjectContentError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return _error(grid, reply_to, f"the reply cannot be read: {type(error).__name__}: {error}")
+    grid._stub.ConfirmMessageReceived(
+        ConfirmMessageReceivedRequest(node=grid.node, run_id=run_id, message_object_id=message_id)
+    )
+    if not isinstance(message, Message) or message.metadata.reply_to_message_id != reply_to:
+        return _error(grid, reply_to, f"the reply is not the one announced: {type(message).__name__}")
+    message.metadata.__dict__["_message_id"] = message_id
+    return message
+
+
+def _error(grid: GrpcGrid, reply_to: str, reason: str) -> Message:
+    metadata = Metadata(
+        run_id=grid.run.run_id,
+        message_id="",
+        src_node_id=grid.node.node_id,
+        dst_node_id=grid.node.node_id,
+        reply_to_message_id=reply_to,
+        group_id="",
+        created_at=0.0,
+        ttl=0.0,
+        message_type="system",
+    )
+    return make_message(metadata=metadata, error=Error(code=UNAVAILABLE, reason=reason))

@@ -1,0 +1,235 @@
+"""Flower's SuperLink, and the executor that gives it ServerApps: started, watched and stopped from one place.
+
+The SuperLink runs in Flower's `process` isolation: it hands a token for each submitted run to an executor, ours, which
+forks the ServerApp from a process that has imported TensorFlow already (Flower's own executor starts a new Python).
+"""
+
+import logging
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from queue import Queue
+
+import grpc
+
+from fl_common.errors import NetworkError
+from fl_common.nursery import Nursery
+
+log = logging.getLogger(__name__)
+
+PRELOAD = ("fl_common.lean", "flwr.server.app", "flwr.server.serverapp.app", "flwr.clientapp", "pydantic")
+APP_PACKAGES = frozenset({"fl_common", "fl_client", "fl_server", "strategies"})
+START_SECONDS = 60.0
+ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+CLAIM_PAUSE = 0.05
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the three APIs listen, as HOST:PORT. Only Fleet is for clients."""
+
+    fleet: str
+    control: str
+    appio: str
+
+    @classmethod
+    def local(cls) -> "Addresses":
+        """Return three free ports on loopback."""
+        return cls(*(f"127.0.0.1:{port}" for port in free_ports(3)))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free now, on loopback."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def check_free(address: str, purpose: str) -> None:
+    """Raise NetworkError where `address` cannot be listened on."""
+    host, _, port = address.rpartition(":")
+    try:
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), int(port)))
+    except (OSError, ValueError) as error:
+        raise NetworkError(
+            f"cannot listen on {address} for {purpose}: {error}. Stop what uses it, or choose another address."
+        ) from None
+
+
+class SuperLink:
+    """One SuperLink and its executor, as children of this process. Logs go to `directory`, secrets to `home`."""
+
+    def __init__(
+        self,
+        nursery: Nursery,
+        addresses: Addresses,
+        *,
+        directory: Path,
+        home: Path,
+        database: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._nursery = nursery
+        self.addresses = addresses
+        self._directory = directory
+        self._home = home
+        self._database = database
+        self._environment = environment or {}
+        self._secret = secrets.token_bytes(32)
+        self._ending = threading.Event()
+        self._executor: threading.Thread | None = None
+        self.process: BaseProcess | None = None
+        self.apps: list[BaseProcess] = []
+
+    def start(self) -> None:
+        """Start both, or the SuperLink again after it fell. Raises NetworkError where a port is taken."""
+        check_free(self.addresses.fleet, "Fleet")
+        check_free(self.addresses.control, "Control")
+        check_free(self.addresses.appio, "ServerAppIo")
+        secret_file = self._home / "executor.secret"
+        secret_file.touch(mode=0o600)
+        secret_file.write_bytes(self._secret)
+        self.process = self._nursery.start(
+            _superlink,
+            self._arguments(secret_file),
+            name="superlink",
+            log_file=self._directory / "superlink.log",
+            environment=self._environment,
+        )
+        if self._executor is None:
+            claim = claimer(self.addresses.appio, self._secret)  # here: Flower does not import in two threads at once
+            self._executor = threading.Thread(target=self._execute, args=(claim,), name="executor", daemon=True)
+            self._executor.start()
+
+    def wait_until_ready(self) -> None:
+        """Return when Fleet and Control accept connections."""
+        limit = time.monotonic() + START_SECONDS
+        for address in (self.addresses.fleet, self.addresses.control):
+            while not _accepts(address):
+                if not self.alive or time.monotonic() > limit:
+                    raise NetworkError(f"the SuperLink did not start: {self.last_words()}")
+                time.sleep(0.02)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the SuperLink's process runs."""
+        return self.process is not None and self.process.is_alive()
+
+    def last_words(self) -> str:
+        """Return the end of the SuperLink's log, for an error message."""
+        path = self._directory / "superlink.log"
+        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        return " | ".join(lines[-3:]) or "it left no log"
+
+    def stop(self) -> None:
+        """Stop ServerApps first, so that they can say how they ended, then the SuperLink."""
+        self._ending.set()
+        self._nursery.stop(self.apps)
+        if self._executor is not None:
+            self._executor.join(timeout=2.0)
+        if self.process is not None:
+            self._nursery.stop([self.process], grace=3.0)
+
+    def _arguments(self, secret_file: Path) -> list[str]:
+        return [
+            "flower-superlink",
+            "--insecure",
+            "--isolation=process",
+            f"--fleet-api-address={self.addresses.fleet}",
+            f"--control-api-address={self.addresses.control}",
+            f"--serverappio-api-address={self.addresses.appio}",
+            f"--superexec-auth-secret-file={secret_file}",
+            "--disable-runtime-dependency-installation",
+            *([f"--database={self._database}"] if self._database else []),
+        ]
+
+    def _execute(self, claim: Callable[[], str]) -> None:
+        while not self._ending.wait(CLAIM_PAUSE):
+            try:
+                token = claim()
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE and not self._ending.is_set():
+                    log.warning("the executor cannot claim a run: %s", error.details())
+                continue
+            if token:
+                self._launch(token)
+
+    def _launch(self, token: str) -> None:
+        app = self._nursery.start(
+            _serverapp,
+            self.addresses.appio,
+            token,
+            name=f"serverapp-{len(self.apps)}",
+            log_file=self._directory / "serverapp.log",
+            environment=self._environment,
+        )
+        self.apps = [process for process in self.apps if process.is_alive()] + [app]
+
+
+def claimer(appio: str, secret: bytes) -> Callable[[], str]:
+    """Return a function that claims a pending run and returns its token, or "" where none waits."""
+    from flwr.proto.appio_pb2 import ClaimTaskRequest, PullPendingTasksRequest
+    from flwr.proto.serverappio_pb2_grpc import ServerAppIoStub
+    from flwr.supercore.grpc import create_channel
+    from flwr.supercore.interceptors import RuntimeVersionClientInterceptor, SuperExecAuthClientInterceptor
+    from flwr.supercore.interceptors.superexec_auth_interceptor import SERVERAPPIO_SUPEREXEC_METHODS
+
+    stub = ServerAppIoStub(
+        create_channel(
+            appio,
+            insecure=True,
+            interceptors=[
+                RuntimeVersionClientInterceptor(component_name="SuperExec"),
+                SuperExecAuthClientInterceptor(master_secret=secret, protected_methods=SERVERAPPIO_SUPEREXEC_METHODS),
+            ],
+        )
+    )
+
+    def claim() -> str:
+        tasks = stub.PullPendingTasks(PullPendingTasksRequest(), timeout=5.0).tasks
+        return str(stub.ClaimTask(ClaimTaskRequest(task_id=tasks[0].task_id), timeout=5.0).token) if tasks else ""
+
+    return claim
+
+
+def _accepts(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        socket.create_connection((host if host not in ANY else "localhost", int(port)), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _superlink(arguments: list[str]) -> None:
+    from flwr.server.app import run_superlink
+
+    sys.argv = arguments
+    run_superlink()
+
+
+def _serverapp(appio: str, token: str) -> None:
+    from flwr.common.logger import mirror_output_to_queue
+    from flwr.server.serverapp.app import run_serverapp
+
+    # The run brings its own code in its bundle, which must win over what this process was forked with.
+    for name in [name for name in sys.modules if name.partition(".")[0] in APP_PACKAGES]:
+        del sys.modules[name]
+    queue: Queue[str | None] = Queue()
+    mirror_output_to_queue(queue)
+    run_serverapp(appio, queue, token, insecure=True, runtime_dependency_install=False)
