@@ -20,7 +20,7 @@ STATEFUL = {
     "TruncatedNormal",
     "ParameterizedTruncatedNormal",
 }
-STATEFUL |= {"Multinomial", "RandomGammaGrad", "RandomGamma", "RandomPoissonV2", "RandomShuffle"}
+STATEFUL |= {"Multinomial", "RandomGamma", "RandomPoissonV2", "RandomShuffle"}
 
 
 class Epochs:

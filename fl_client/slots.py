@@ -30,19 +30,21 @@ class Slots:
         build = optimizer.build
 
         def recorded(variables: Any) -> None:
-            build(variables)
+            # Built while a step is traced, a variable would have no value yet; outside of the trace it has.
+            with tf.init_scope():
+                build(variables)
             self._record(optimizer.variables)
 
-        # Optimizers of a custom train_step are built by Keras inside its first step, so listen for it.
+        # Keras builds the optimizers of a custom train_step inside its first step, so listen for it.
         optimizer.build = recorded
         self._record(optimizer.variables)
 
     def _record(self, variables: list[Any]) -> None:
-        with tf.init_scope():
-            for variable in variables:
-                if id(variable) not in self._initial:
+        for variable in variables:
+            if id(variable) not in self._initial:
+                with tf.init_scope():
                     value = np.array(variable.numpy())
-                    self._initial[id(variable)] = (variable, value if value.any() else None)
+                self._initial[id(variable)] = (variable, value if value.any() else None)
 
 
 def override(optimizer: Any, learning_rate: float) -> None:

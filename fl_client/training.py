@@ -53,10 +53,11 @@ class LocalTrainer:
     """
 
     def __init__(self, task: Task, settings: Settings, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.task = task
         self.model: keras.Model = build(task, settings.seed)
         self.signature = Signature.of(weights_of(self.model))
         self._callbacks = task.callbacks or list
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._names = names_of(self.model)
         self._tensors = Tensors()
@@ -81,7 +82,7 @@ class LocalTrainer:
         meets a model with its own train_step or callbacks; DataError without examples.
         """
         began = self._clock()
-        settings, moment = self._settings, {"round": round, "client": client}
+        settings, moment = self.settings, {"round": round, "client": client}
         weights = in_order(arrays, self._names, self.model)
         order = plan(count(data), settings.batch_size, settings.local_epochs, seed=settings.seed, **moment)
         tensors = self._tensors.of(data)
