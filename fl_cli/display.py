@@ -4,19 +4,15 @@
 """
 
 import json
-import shlex
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
-Event = Mapping[str, Any]
-
-STOPPED = {"target_accuracy": "the target accuracy was reached", "patience": "the loss did not fall any more"}
+from fl_cli.words import DESCRIBE, Event
 
 
-class Display:
+class Display(ABC):
     """Shows events; use it as a context manager, so that the terminal is given back whatever happens."""
 
     @staticmethod
@@ -31,11 +27,11 @@ class Display:
 
         return LiveTable.on(out)
 
+    @abstractmethod
     def on_event(self, event: Event) -> None:
         """Show one event. Unknown ones are left out."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  lines need no closing
         """Give the terminal back."""
 
     def __enter__(self) -> Self:
@@ -64,6 +60,7 @@ class PlainLines(Display):
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._rounds: int | None = None
+        self._said = ""
 
     def on_event(self, event: Event) -> None:
         self._rounds = event.get("rounds", self._rounds) if event["event"] == "started" else self._rounds
@@ -73,133 +70,7 @@ class PlainLines(Display):
         text = describe(event)
         if event["event"] == "round" and self._rounds:
             text = text.replace(f"round {event['round']}:", f"round {event['round']}/{self._rounds}:", 1)
-        self._out.write(text + "\n")
-        self._out.flush()
-
-
-def size(count: float | None) -> str:
-    """Return a number of bytes as words: 950 B, 14.2 kB, 3.1 MB."""
-    if count is None:
-        return "-"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as words: 0.21 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
-    minutes = round(seconds) // 60
-    return f"{minutes} min {round(seconds) % 60:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def measure(value: float | None) -> str:
-    """Return a loss or an accuracy with four decimals, or "-" where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
-
-
-def heading(event: Event) -> str:
-    """Return what is learned, as one line, from the "started" event."""
-    parts = [str(event[key]) for key in ("task", "strategy") if event.get(key)]
-    if event.get("parameters") is not None:
-        parts.append(f"{event['parameters']:,} parameters ({size(event.get('bytes'))})")
-    if event.get("seed") is not None:
-        parts.append(f"seed {event['seed']}")
-    return ", ".join(parts)
-
-
-def result(event: Event) -> str:
-    """Return the outcome as one line, from the "finished" event."""
-    measures = [f"{key} {measure(event[key])}" for key in ("accuracy", "loss") if event.get(key) is not None]
-    rounds = f"{event['rounds']} round" + ("s" if event["rounds"] != 1 else "")
-    text = f"{', '.join(measures) or 'done'} after {rounds}"
-    text += f" in {duration(event['seconds'])}" if event.get("seconds") is not None else ""
-    return text + (f"; {STOPPED[event['stopped']]}" if event.get("stopped") in STOPPED else "")
-
-
-def leavings(event: Event) -> list[tuple[str, str]]:
-    """Return what a finished run left and what to type next, as (word, text) pairs, from the "finished" event."""
-    run = _near(event["run_dir"]) if event.get("run_dir") else ""
-    pairs = [(word, _near(event[word])) for word in ("model", "plot") if event.get(word)]
-    command = f"fl export {_quoted(run)} --format tflite" if event.get("plot") else f"fl plot {_quoted(run)}"
-    return [*pairs, ("next", command)] if run else pairs
-
-
-def _near(path: str) -> str:
-    """Return a path relative to the working directory where it lies in it."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
-
-
-def _quoted(path: str) -> str:
-    return shlex.quote(path)
-
-
-def _started(event: Event) -> str:
-    resumed = event.get("resumed_from")
-    verb = f"resumed after round {resumed}" if resumed is not None else "started"
-    return f"run {event.get('run', '')} {verb}: {heading(event)}"
-
-
-def _round(event: Event) -> str:
-    parts = [f"{key} {measure(event[key])}" for key in ("loss", "accuracy") if event.get(key) is not None]
-    parts.append(f"replies {event.get('replies')}/{event.get('cohort')}")
-    parts += [f"rejected {event['rejected']}"] if event.get("rejected") else []
-    parts += [
-        duration(event.get("seconds")),
-        f"up {size(event.get('bytes_up'))}",
-        f"down {size(event.get('bytes_down'))}",
-    ]
-    return f"round {event['round']}: " + "  ".join(parts)
-
-
-def rejection(event: Event) -> str:
-    """Return one line on a rejected reply."""
-    phase = "evaluation" if event.get("phase") == "evaluate" else "update"
-    where = f"round {event['round']}: the {phase} of client {event.get('client')}"
-    return f"{where} was rejected ({event['reason']}): {event['detail']}"
-
-
-def repetition(event: Event) -> str:
-    """Return one line on a repeated round."""
-    return f"round {event['round']} is repeated (attempt {event['attempt']}): {event['reason']}"
-
-
-def damage(event: Event) -> str:
-    """Return one line on a damaged checkpoint."""
-    return f"the checkpoint of round {event['round']} is damaged and passed over: {event['detail']}"
-
-
-def waiting(event: Event) -> str:
-    """Return one line on the clients that are waited for."""
-    return f"waiting for clients: {event['have']} of {event['need']} are there"
-
-
-def failure(event: Event) -> str:
-    """Return one line on the end of a failed run."""
-    where = f" in round {event['round']}" if event.get("round") else ""
-    return f"failed{where}: {event['error']}"
-
-
-def _finished(event: Event) -> str:
-    lines = [f"finished: {result(event)}", *(f"{word + ':':<6} {text}" for word, text in leavings(event))]
-    return "\n".join(lines)
-
-
-DESCRIBE: dict[str, Callable[[Event], str]] = {
-    "started": _started,
-    "waiting": waiting,
-    "round": _round,
-    "rejected": rejection,
-    "repeat": repetition,
-    "damaged": damage,
-    "finished": _finished,
-    "failed": failure,
-}
+        if text != self._said:  # the same clients are still waited for
+            self._out.write(text + "\n")
+            self._out.flush()
+        self._said = text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fl_cli import runs
-from fl_cli.display import size
+from fl_cli.words import size
 from fl_common.errors import ParterreError, StoreError
 from fl_server import checkpoints
 from fl_server.disk import plainly

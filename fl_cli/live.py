@@ -16,8 +16,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fl_cli import display
-from fl_cli.display import Display, Event, duration, measure, size
+from fl_cli import words
+from fl_cli.display import Display
+from fl_cli.words import Event, duration, measure, size
 
 AROUND, OUTCOME = 10, 6  # lines of the picture that are not rounds, and those of the outcome
 NOTES = 4
@@ -67,9 +68,9 @@ class LiveTable(Display):
         if take is not None:
             take(event)
         elif event["event"] == "waiting":
-            self._doing = display.waiting(event)
+            self._doing = words.waiting(event)
         elif event["event"] in ("rejected", "repeat", "damaged"):
-            self._notes.append(display.DESCRIBE[event["event"]](event))
+            self._notes.append(words.DESCRIBE[event["event"]](event))
 
     def picture(self) -> RenderableType:
         """Return the whole picture as it is now."""
@@ -108,7 +109,7 @@ class LiveTable(Display):
 
     def _title(self) -> RenderableType:
         name = escape(str(self._started.get("run") or "Parterre"))
-        heading = escape(display.heading(self._started)) if self._started else ""
+        heading = escape(words.heading(self._started)) if self._started else ""
         return Text.from_markup(f"[bold green]{name}[/]  [dim]{heading}[/]", overflow="ellipsis")
 
     def _progress(self) -> RenderableType:
@@ -167,10 +168,10 @@ class LiveTable(Display):
 
     def _outcome(self, event: Event) -> RenderableType:
         if event["event"] == "failed":
-            return Text(display.failure(event), style="bold red")
+            return Text(words.failure(event), style="bold red")
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(Text("finished", style="bold green"), Text(display.result(event), style="bold"))
-        for word, text in display.leavings(event):
+        grid.add_row(Text("finished", style="bold green"), Text(words.result(event), style="bold"))
+        for word, text in words.leavings(event):
             style = "bold cyan" if word == "next" else "default"
             grid.add_row(Text(word, style="dim"), Text(text, style=style, overflow="fold"))
         return grid

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fl_cli.display import DESCRIBE, JsonLines, measure
+from fl_cli.display import JsonLines
+from fl_cli.words import DESCRIBE, measure
 from fl_common.errors import ParterreError, StoreError
 from fl_server import checkpoints
 from fl_server.runs import CHECKPOINTS, SETTINGS, Run, Status, listing

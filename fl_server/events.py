@@ -6,7 +6,7 @@ docs/reference/events.md describes every event.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,12 @@ def read(path: Path) -> list[Event]:
     with plainly(f"read {path}"):
         *lines, _ = path.read_bytes().split(b"\n")
     return [event for line in lines if (event := _parse(line)) is not None]
+
+
+def rounds(events: Iterable[Event]) -> list[Event]:
+    """Return the "round" events, the last one for each number, in order of the number."""
+    last = {event["round"]: event for event in events if event["event"] == "round"}
+    return [last[number] for number in sorted(last)]
 
 
 def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0) -> Iterator[Event]:

@@ -125,8 +125,7 @@ class Run:
 
     def rounds(self) -> list[Event]:
         """Return the "round" events, the last one for each number, in order of the number."""
-        last = {event["round"]: event for event in self.events() if event["event"] == "round"}
-        return [last[number] for number in sorted(last)]
+        return events.rounds(self.events())
 
     def follow(self, stop: Callable[[], bool], *, skip: int = 0) -> Iterator[Event]:
         """Yield events as they are appended, but the first `skip`, until the run has ended or `stop()` is true."""

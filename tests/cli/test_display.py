@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fl_cli.display import Display, JsonLines, PlainLines, duration, measure, size
+from fl_cli.display import Display, JsonLines, PlainLines
 from fl_cli.live import LiveTable
+from fl_cli.words import duration, measure, size
 
 STARTED = {
     "event": "started",
@@ -124,6 +125,11 @@ def test_a_resumed_and_a_failed_run_say_so() -> None:
     text = plain([STARTED | {"resumed_from": 2}, {"event": "failed", "error": "the disk is full", "round": 3}])
     assert "resumed after round 2" in text
     assert "failed in round 3: the disk is full" in text
+
+
+def test_waiting_is_said_again_only_when_it_changes() -> None:
+    events = [{"event": "waiting", "have": have, "need": 4, "seconds": 1.0} for have in (0, 0, 0, 1, 1)]
+    assert len(plain(events).splitlines()) == 2
 
 
 def test_damage_is_told() -> None:

@@ -16,6 +16,8 @@ from fl_common.task import build, resolve
 from fl_common.weights import weights_of
 from fl_server.runs import Checkpoint, Run
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")  # only the test runs it
+
 X = np.random.default_rng(0).random((5, 64), np.float32)
 
 CUSTOM = """
