@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -16,6 +15,7 @@ from fl_common.nursery import Nursery
 from fl_server.superlink import PRELOAD, Addresses, SuperLink
 
 LOGS = "logs"
+HOME = ".flower"
 FINISH_SECONDS = 10.0
 
 
@@ -45,14 +45,14 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 class LocalFederation:
-    """Starts on entry, stops everything on exit. Logs go to `directory`/logs; Flower's own files to a temporary place."""
+    """Starts on entry, stops everything on exit. Logs go to `directory`/logs."""
 
     def __init__(self, directory: Path, *, clients: int, task: str = "", addresses: Addresses | None = None) -> None:
         self._directory = directory
         self._count = clients
         self._task = task
         self.addresses = addresses or Addresses.local()
-        self._home = Path()
+        self._home = directory.resolve() / HOME  # Flower's own files, and the executor's secret
         self.nursery = Nursery(("fl_client.process", "fl_client.app", "fl_client.node", *PRELOAD))
         self.clients: list[BaseProcess] = []
         self.superlink: SuperLink | None = None
@@ -60,7 +60,8 @@ class LocalFederation:
     def __enter__(self) -> Self:
         logs = self._directory / LOGS
         logs.mkdir(parents=True, exist_ok=True)
-        self._home = Path(tempfile.mkdtemp(prefix="parterre-"))
+        shutil.rmtree(self._home, ignore_errors=True)  # an earlier process was killed
+        self._home.mkdir(mode=0o700)
         try:
             self.superlink = SuperLink(
                 self.nursery, self.addresses, directory=logs, home=self._home, environment=self._environment()

@@ -1,4 +1,4 @@
-"""Following a run: its events go from the run's directory, or from the server's log, to the display and an exit code."""
+"""Following a run: from its directory, or from the server's log, its events go to the display and an exit code."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -25,7 +25,7 @@ def resume(
     store: options.Store = None,
     as_json: options.Json = False,
 ) -> None:
-    """Go on with RUN from its newest whole checkpoint: it ends in the same weights as one that was never interrupted."""
+    """Go on with RUN from its newest whole checkpoint; it ends in the weights of one never interrupted."""
     found = find(run, store or STORE)
     if found.status == "running":
         raise StoreError(f"run {found.name} is running. Wait for it to end, or stop it.")

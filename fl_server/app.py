@@ -121,7 +121,7 @@ def save(model: keras.Model, arrays: Arrays, path: Path) -> Path:
     temporary = path.with_name(f".{path.name}")
     with plainly(f"save {path}"):
         model.save(temporary.with_suffix(".keras"))
-        os.replace(temporary.with_suffix(".keras"), path)
+        temporary.with_suffix(".keras").replace(path)
     return path
 
 

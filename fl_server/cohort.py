@@ -1,4 +1,4 @@
-"""Who is asked, and what each is told: waiting for clients, leasing slots to them, and addressing a round's messages."""
+"""Who is asked, and what each is told: waiting for clients, leasing slots to them, addressing a round's messages."""
 
 import json
 import time

@@ -12,7 +12,7 @@ from fl_common.errors import NetworkError
 from fl_common.settings import Settings
 from fl_server import bundle
 
-CALL_SECONDS = 10.0
+CALL_SECONDS = 20.0
 FINISHED = "finished"
 
 
