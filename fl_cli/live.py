@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from statistics import median_low
 from typing import Self, TextIO
 
 from rich import box
@@ -79,7 +80,7 @@ class LiveTable(Display):
             parts.append(self._table())
         parts += [Text(f"! {note}", style="yellow", overflow="ellipsis", no_wrap=True) for note in self._notes]
         if self._end is not None:
-            parts += [Text(), self._outcome(self._end), Text()]
+            parts += [*([Text()] if self._notes or not self._rounds else []), self._outcome(self._end), Text()]
         return Padding(Group(*parts), (0, 1))
 
     def _take_started(self, event: Event) -> None:
@@ -132,7 +133,8 @@ class LiveTable(Display):
     def _left(self) -> str:
         recent = [float(entry["seconds"]) for entry in list(self._rounds.values())[-RECENT:] if entry.get("seconds")]
         remaining = self._total() - self._last()
-        return f", {duration(sum(recent) / len(recent) * remaining)} left" if recent and remaining > 0 else ""
+        # The first round compiles the model: the low median soon forgets it.
+        return f", {duration(median_low(recent) * remaining)} left" if recent and remaining > 0 else ""
 
     def _table(self) -> RenderableType:
         wide = self._console.width >= WIDE
