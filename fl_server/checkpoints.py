@@ -11,15 +11,14 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import ml_dtypes  # noqa: F401  registers bfloat16 and the float8s under their names
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from fl_common.errors import StoreError
 from fl_server.disk import plainly, sync
 from fl_server.events import Event
+
+if TYPE_CHECKING:  # every command knows the run store, and `fl --help` has no time for NumPy
+    from numpy.typing import NDArray
 
 ARRAYS, STATE, MANIFEST = "arrays.npz", "state.npz", "manifest.json"
 NATIVE = 1  # numpy.dtype.isbuiltin of NumPy's own types
@@ -33,8 +32,8 @@ class Checkpoint:
     """
 
     round: int
-    arrays: dict[str, NDArray[Any]]
-    strategy: dict[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: dict[str, "NDArray[Any]"]
+    strategy: dict[str, "NDArray[Any]"] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,11 +99,13 @@ def sweep(parent: Path) -> None:
         shutil.rmtree(entry, ignore_errors=True)
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+def write_npz(path: Path, arrays: Mapping[str, "NDArray[Any]"]) -> dict[str, str]:
     """Write arrays of any names as `numpy.load` reads them, and onto the disk.
 
     Return the types that NumPy's format cannot name (bfloat16, ...), by array; their bytes are stored as unsigned.
     """
+    import numpy as np
+
     foreign = {name: array.dtype.name for name, array in arrays.items() if array.dtype.isbuiltin != NATIVE}
     with path.open("wb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -117,8 +118,11 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     return foreign
 
 
-def read_npz(path: Path, foreign: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, foreign: Mapping[str, str]) -> dict[str, "NDArray[Any]"]:
     """Return the arrays that `write_npz` wrote, in their order; `foreign` is what it returned."""
+    import ml_dtypes  # noqa: F401  registers bfloat16 and the float8s under their names
+    import numpy as np
+
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name].view(foreign[name]) if name in foreign else stored[name] for name in stored.files}
 

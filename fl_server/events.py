@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fl_server.disk import plainly
 
 Event = dict[str, Any]
@@ -96,7 +94,7 @@ def _parse(line: bytes) -> Event | None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):  # NumPy's, without importing it for every command
         return _plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREEN, BLUE, ROSE, OCHRE, GREY = "#2f7d4f", "#3b6ea8", "#c2476a", "#d9983a", "#8a8f98"
+NEGLIGIBLE = 0.01  # share of a round
 PHASES = {"train": GREEN, "evaluate": BLUE, "aggregate": OCHRE, "commit": ROSE, "other": "#d5d8dc"}
 
 
@@ -70,7 +71,8 @@ def _phases(rounds: list[Event]) -> dict[str, list[float]]:
     heights = {name: [float(phase.get(name) or 0.0) for phase in phases] for name in PHASES}
     known = [sum(values) for values in zip(*heights.values(), strict=True)]
     totals = [float(event.get("seconds") or 0.0) for event in rounds]
-    heights["other"] = [max(0.0, total - part) for total, part in zip(totals, known, strict=True)]
+    rest = [total - part for total, part in zip(totals, known, strict=True)]
+    heights["other"] = [left if left > NEGLIGIBLE * total else 0.0 for left, total in zip(rest, totals, strict=True)]
     return heights
 
 
