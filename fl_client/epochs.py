@@ -13,14 +13,10 @@ from fl_common.evaluation import build_metrics
 from fl_common.lean import keras, tf
 from fl_common.tensors import specs
 
-STATEFUL = {
-    "RandomUniform",
-    "RandomUniformInt",
-    "RandomStandardNormal",
-    "TruncatedNormal",
-    "ParameterizedTruncatedNormal",
-}
-STATEFUL |= {"Multinomial", "RandomGamma", "RandomPoissonV2", "RandomShuffle"}
+STATEFUL = frozenset(
+    "RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal ParameterizedTruncatedNormal "
+    "Multinomial RandomGamma RandomPoissonV2 RandomShuffle".split()
+)
 
 
 class Epochs:

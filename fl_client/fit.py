@@ -46,9 +46,8 @@ class Fit:
 
     def _begin(self, weights: Sequence[NDArray[Any]], round: int, client: int) -> None:
         self._randomness.begin(round=round, client=client, tensorflow=True)
-        states = self._randomness.states()
-        values = self._randomness.values(len(states), round=round, client=client)
-        for variable, value in zip([*self._model.weights, *states], [*weights, *values], strict=True):
+        self._randomness.assign(round=round, client=client)
+        for variable, value in zip(self._model.weights, weights, strict=True):
             variable.assign(value)
         self._slots.reset()
 

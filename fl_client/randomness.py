@@ -34,6 +34,12 @@ class Randomness:
         drawn = seeds(1 + count, seed=self._seed, round=round, client=client)[1:]
         return np.stack([drawn, np.zeros_like(drawn)], axis=1)
 
+    def assign(self, *, round: int, client: int) -> None:
+        """Write the round's values into the state variables at once, outside of a compiled program."""
+        states = self.states()
+        for state, value in zip(states, self.values(len(states), round=round, client=client), strict=True):
+            state.assign(value)
+
     def install(self) -> None:
         """Make the kept generator Keras's global one again, also after another model was built."""
         keras.src.backend.common.global_state.set_global_attribute(GLOBAL, self._shared)

@@ -10,12 +10,16 @@ from fl_common.lean import keras, tf
 
 
 class Slots:
-    """The variables of every optimizer found on a model (and bare tf.Variables), with their just-built values."""
+    """The just-built values of every optimizer found on a model, and of its bare tf.Variables and tf.random.Generators.
+
+    Keras knows nothing of the latter two, so they are no part of the model that travels: each round finds them anew.
+    """
 
     def __init__(self, model: keras.Model, learning_rate: float = 0.0) -> None:
         self._initial: dict[int, tuple[Any, NDArray[Any] | None]] = {}
-        for value in found(model, tf.Variable):
-            self._record([value])
+        for generator in found(model, tf.random.Generator):
+            self._record([generator.state])
+        self._record(found(model, tf.Variable))
         for optimizer in found(model, keras.optimizers.Optimizer):
             if learning_rate:
                 override(optimizer, learning_rate)

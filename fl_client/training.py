@@ -96,9 +96,13 @@ class LocalTrainer:
         return TrainResult(update, count(data), as_metrics(metrics), self._clock() - began)
 
     def evaluate(self, arrays: Mapping[str, NDArray[Any]], data: Examples) -> EvaluateResult:
-        """Evaluate `arrays` on `data`. Raises TaskError where `arrays` are not this model's."""
+        """Evaluate `arrays` on `data`; what a model draws at random is the same each time.
+
+        Raises TaskError where `arrays` are not this model's.
+        """
         began = self._clock()
         self._randomness.begin(round=0, client=0, tensorflow=False)
+        self._randomness.assign(round=0, client=0)
         metrics = self._evaluator.evaluate(arrays, data)
         return EvaluateResult(count(data), metrics, self._clock() - began)
 

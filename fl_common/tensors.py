@@ -40,6 +40,8 @@ def in_order(arrays: Mapping[str, NDArray[Any]], names: Sequence[str], model: ke
     for name, variable in zip(names, model.weights, strict=True):
         if tuple(variable.shape) != arrays[name].shape:
             raise TaskError(f"{name}: the model's shape is {tuple(variable.shape)}; got {arrays[name].shape}")
+        if arrays[name].dtype.name != variable.dtype:
+            raise TaskError(f"{name}: the model's dtype is {variable.dtype}; got {arrays[name].dtype.name}")
     return [arrays[name] for name in names]
 
 

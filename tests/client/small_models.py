@@ -133,18 +133,17 @@ def two_optimizers() -> Any:
 
 
 class Jitter(layers.Layer):
-    """Noise from Keras's global generator, or from tf.random's stateful kernels."""
+    """Noise from Keras's global generator, from tf.random's stateful kernels, or from a tf.random.Generator."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, always: bool) -> None:
         super().__init__()
-        self.kind = kind
+        self.always = always
+        self.generator = tf.random.Generator.from_seed(4)
+        self.draw = {"keras": keras.random.normal, "tf": tf.random.normal, "generator": self.generator.normal}[kind]
 
     def call(self, x: Any, training: bool = False) -> Any:
-        if not training:
-            return x
-        draw = keras.random.normal if self.kind == "keras" else tf.random.normal
-        return x + 0.1 * draw(tf.shape(x))
+        return x + 0.1 * self.draw(tf.shape(x)) if training or self.always else x
 
 
-def jittered(kind: str) -> Any:
-    return compiled(keras.Sequential([keras.Input((64,)), Jitter(kind), layers.Dense(10, "softmax")]))
+def jittered(kind: str, always: bool = False) -> Any:
+    return compiled(keras.Sequential([keras.Input((64,)), Jitter(kind, always), layers.Dense(10, "softmax")]))
