@@ -13,10 +13,15 @@ from fl_common.evaluation import build_metrics
 from fl_common.lean import keras, tf
 from fl_common.tensors import specs
 
-STATEFUL = frozenset(
-    "RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal ParameterizedTruncatedNormal "
-    "Multinomial RandomGamma RandomPoissonV2 RandomShuffle".split()
-)
+NORMAL = {"RandomStandardNormal", "TruncatedNormal", "ParameterizedTruncatedNormal"}
+STATEFUL = NORMAL | {
+    "RandomUniform",
+    "RandomUniformInt",
+    "RandomShuffle",
+    "RandomGamma",
+    "RandomPoissonV2",
+    "Multinomial",
+}
 
 
 class Epochs:
