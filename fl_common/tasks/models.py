@@ -5,6 +5,7 @@ McMahan et al., arXiv:1602.05629, section 3. All are compiled with SGD and spars
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fl_common.errors import TaskError
@@ -12,24 +13,35 @@ from fl_common.errors import TaskError
 if TYPE_CHECKING:
     from fl_common.lean import keras
 
-LEARNING_RATES = {"mlp": 0.1, "2nn": 0.1, "cnn": 0.1}
+LEARNING_RATE = 0.1
 
 
-def builder(name: str, shape: tuple[int, ...], classes: int, *, image: tuple[int, ...] = (), scale: float = 1.0) -> Any:
+def builder(
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    image: tuple[int, ...] = (),
+    scale: float = 1.0,
+    learning_rate: float | None = None,
+) -> Callable[[], "keras.Model"]:
     """Return a function that builds and compiles the model `name` for examples of `shape`.
 
     `image` is the (height, width, channels) that the cnn sees, where it is not `shape`. `scale` is what the first
     layer multiplies inputs with: 1/255 for uint8 pictures, so that clients keep them small in memory.
+    `learning_rate` is SGD's, where it is not LEARNING_RATE.
     Raises TaskError where the name is unknown.
     """
     if name not in LAYERS:
         near = difflib.get_close_matches(name, LAYERS, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(LAYERS)}."
         raise TaskError(f"unknown model {name!r}. {hint} Set it with --set model=...")
-    return lambda: _compiled(name, shape, classes, image or shape, scale)
+    return partial(_compiled, name, shape, classes, image or shape, scale, learning_rate or LEARNING_RATE)
 
 
-def _compiled(name: str, shape: tuple[int, ...], classes: int, image: tuple[int, ...], scale: float) -> "keras.Model":
+def _compiled(
+    name: str, shape: tuple[int, ...], classes: int, image: tuple[int, ...], scale: float, learning_rate: float
+) -> "keras.Model":
     from fl_common.lean import keras
 
     scaled = [keras.layers.Rescaling(scale, name="scale")] if scale != 1.0 else []
@@ -42,7 +54,7 @@ def _compiled(name: str, shape: tuple[int, ...], classes: int, image: tuple[int,
         ],
         name=f"model_{name}",
     )
-    model.compile(keras.optimizers.SGD(LEARNING_RATES[name]), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
