@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.arrays import BLOCK, Arrays, flat, is_float, nbytes
+from fl_common.arrays import BLOCK, Arrays, Signature, flat, is_float, nbytes
 
 THREADED = 1 << 18  # elements from which a second thread pays for its start
 HELD_BYTES = 64 << 20
@@ -23,26 +23,28 @@ class WeightedMean:
     """sum(weight * arrays) / sum(weight), one update at a time: McMahan et al. 2017 (arXiv:1602.05629), algorithm 1.
 
     Sums are float64 and updated in place, in blocks that stay in cache, on up to eight threads (NumPy releases the
-    interpreter's lock). Memory: two copies of a float32 model, whatever the number of updates.
+    interpreter's lock). Memory: two copies of a float32 model, whatever the number of updates; it is kept from round to
+    round, because getting it anew costs as much as folding two or three updates.
     """
 
     def __init__(self, like: Mapping[str, NDArray[Any]], *, threads: int | None = None) -> None:
+        self.signature = Signature.of(like)
         self.weight = 0.0
-        self._like = {name: array for name, array in like.items() if is_float(array.dtype)}
-        self._kept = {name: array for name, array in like.items() if not is_float(array.dtype)}
-        self._order = tuple(like)
-        self._sums: Arrays = {}
-        elements = sum(array.size for array in self._like.values())
-        self._shares = _shares(self._like, _threads(threads) if elements >= THREADED else 1)
+        floats = {name: array for name, array in like.items() if is_float(array.dtype)}
+        self._sums: Arrays = {name: np.empty(array.size, _sum_dtype(array)) for name, array in floats.items()}
+        elements = sum(array.size for array in floats.values())
+        self._shares = _shares(floats, _threads(threads) if elements >= THREADED else 1)
         self._pool = ThreadPoolExecutor(len(self._shares)) if len(self._shares) > 1 else None
+
+    def begin(self) -> None:
+        """Forget what was folded."""
+        self.weight = 0.0
 
     def fold(self, arrays: Mapping[str, NDArray[Any]], weight: float) -> None:
         """Add an update. Its arrays have the names and shapes of `like` and hold finite values; `weight` > 0."""
-        first = not self._sums
-        if first:
-            self._sums = {name: np.empty(array.size, _sum_dtype(array)) for name, array in self._like.items()}
-        values = {name: flat(arrays[name]) for name in self._like}
-        self._each_share(lambda spans: self._fold_spans(spans, values, weight, first))
+        values = {name: flat(arrays[name]) for name in self._sums}
+        first = self.weight == 0
+        self._each(lambda spans: self._fold_spans(spans, values, weight, first), self._shares)
         self.weight += weight
 
     def _fold_spans(self, spans: list[Span], values: Arrays, weight: float, first: bool) -> None:
@@ -56,27 +58,32 @@ class WeightedMean:
             if not first:
                 np.add(total, product, out=total)
 
-    def result(self) -> Arrays:
-        """Return the mean with the names, order, dtypes and shapes of `like`; ends this object's use.
+    def result(self, like: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Return the mean with the names, order, dtypes and shapes of `like`, and `like`'s own arrays where no floats.
 
-        Arrays that are not floats are those of `like`.
+        The mean is written over the sums: it is valid until the next `fold`, and nothing can be folded into it.
         """
-        means = {name: np.empty(array.shape, array.dtype) for name, array in self._like.items()}
-        self._each_share(lambda spans: self._divide_spans(spans, means))
-        self._sums.clear()
-        return {name: means[name] if name in means else self._kept[name] for name in self._order}
+        means: Arrays = {}
+        self._each(lambda name: means.update({name: self._divide(name, like[name])}), list(self._sums))
+        self.begin()
+        return {name: means.get(name, array) for name, array in like.items()}
 
-    def _divide_spans(self, spans: list[Span], means: Arrays) -> None:
-        for name, start, end in spans:
-            total = self._sums[name][start:end]
-            np.divide(total, self.weight, out=total)
-            flat(means[name])[start:end] = total
+    def _divide(self, name: str, like: NDArray[Any]) -> NDArray[Any]:
+        total = self._sums[name]
+        mean: NDArray[Any] = total.view(like.dtype)[: total.size]  # never ahead of the sums that are still to be read
+        room = np.empty(BLOCK, total.dtype)
+        for start in range(0, total.size, BLOCK):
+            part = room[: total[start : start + BLOCK].size]
+            np.divide(total[start : start + BLOCK], self.weight, out=part)
+            mean[start : start + BLOCK] = part
+        return mean.reshape(like.shape)
 
-    def _each_share(self, work: Callable[[list[Span]], None]) -> None:
+    def _each(self, work: Callable[[Any], None], items: list[Any]) -> None:
         if self._pool is None:
-            work(self._shares[0])
+            for item in items:
+                work(item)
         else:
-            list(self._pool.map(work, self._shares))
+            list(self._pool.map(work, items))
 
 
 class InOrder:
@@ -104,11 +111,11 @@ class InOrder:
         while self._bytes > self._limit:
             self._fold_lowest()
 
-    def result(self) -> Arrays:
-        """Fold what is held and return the mean."""
+    def result(self, like: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Fold what is held and return the mean, as `WeightedMean.result` does."""
         while self._held:
             self._fold_lowest()
-        return self._mean.result()
+        return self._mean.result(like)
 
     def _fold_lowest(self) -> None:
         _, _, arrays, weight = heapq.heappop(self._held)

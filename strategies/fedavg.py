@@ -51,6 +51,7 @@ class FedAvg(Strategy):
         self.replies_checked = False
         self.non_trainable: frozenset[str] = frozenset()
         self._current: Arrays = {}
+        self._mean: WeightedMean | None = None
         self._slots: dict[int, int] = {}
 
     def configure_train(
@@ -87,7 +88,7 @@ class FedAvg(Strategy):
         if not self._current:
             raise StrategyError("aggregate_train needs the round's model; call configure_train first")
         signature = Signature.of(self._current)
-        fold, metrics = InOrder(WeightedMean(self._current)), []
+        fold, metrics = InOrder(self._begin_mean(signature)), []
         for message in replies:
             reply = self._admit(message, signature)
             del message  # else it lives until the next one has come: two replies in memory
@@ -97,7 +98,7 @@ class FedAvg(Strategy):
             del reply
         if not metrics:
             return None, None
-        return encode(self.step(self._current, fold.result())), mean_metrics(metrics)
+        return encode(self.step(self._current, fold.result(self._current))), mean_metrics(metrics)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the mean of the metrics, weighted by examples; None where no client had any."""
@@ -106,7 +107,7 @@ class FedAvg(Strategy):
         return mean_metrics(metrics) if metrics else None
 
     def step(self, current: Arrays, mean: Arrays) -> Arrays:
-        """Return the next model from this round's and the clients' mean: here, the mean."""
+        """Return the next model from this round's and the clients' mean: here, the mean. `mean` is not to be kept."""
         return mean
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -142,6 +143,12 @@ class FedAvg(Strategy):
         config["server-round"] = server_round
         content = RecordDict({"arrays": arrays, "config": config})
         return [Message(content=content, dst_node_id=node, message_type=kind) for node in nodes]
+
+    def _begin_mean(self, signature: Signature) -> WeightedMean:
+        if self._mean is None or self._mean.signature != signature:
+            self._mean = WeightedMean(self._current)
+        self._mean.begin()
+        return self._mean
 
     def _admit(self, message: Message, signature: Signature | None) -> Reply | None:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import fsum, isfinite
 
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from fl_common.arrays import Arrays, Signature, check_finite, decode_record
 from fl_common.errors import RejectedReply
@@ -48,8 +48,10 @@ def admit(
     return Reply(node, weight, arrays, {name: value for name, value in metrics.items() if name != WEIGHT})
 
 
+# Never through content.array_records or .metric_records: each such view refers back to the content, and the cycle keeps
+# the whole reply in memory until Python's cycle collector runs (measured: 700 MB in place of 300).
 def _arrays(content: RecordDict, signature: Signature, finite: bool) -> Arrays:
-    records = list(content.array_records.values())
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
     if not records or not any(records):
         raise RejectedReply("empty", "expected one record of arrays; got none")
     if len(records) > 1:
@@ -61,7 +63,7 @@ def _arrays(content: RecordDict, signature: Signature, finite: bool) -> Arrays:
 
 
 def _metrics(content: RecordDict) -> dict[str, float]:
-    records = list(content.metric_records.values())
+    records = [record for record in content.values() if isinstance(record, MetricRecord)]
     if not records:
         raise RejectedReply("empty", "expected one record of metrics; got none")
     if len(records) > 1:

@@ -43,7 +43,7 @@ class FedOpt(FedAvg):
         """Return the optimizer's variables (step count, learning rate, moments) by name."""
         if self._optimizer is None:
             return dict(self._restored)
-        return {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
+        return {path: np.array(variable.numpy()) for path, variable in self._optimizer_variables().items()}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take back what `state` returned; it is written into the optimizer before its next step."""
@@ -65,10 +65,15 @@ class FedOpt(FedAvg):
         self._optimizer.build(list(self._variables.values()))
         self._write_restored()
 
+    def _optimizer_variables(self) -> dict[str, Any]:
+        # Keras counts optimizers up (adam, adam_1): its prefix would differ in the process that resumes.
+        name, prefix = type(self).__name__, f"{self._optimizer.name}/"
+        return {f"{name}/{each.path.removeprefix(prefix)}": each for each in self._optimizer.variables}
+
     def _write_restored(self) -> None:
         if not self._restored:
             return
-        variables = {variable.path: variable for variable in self._optimizer.variables}
+        variables = self._optimizer_variables()
         if variables.keys() != self._restored.keys():
             different = ", ".join(sorted(variables.keys() ^ self._restored.keys())[:3])
             raise StrategyError(f"the saved state is not {type(self).__name__}'s for this model: {different} differ")
