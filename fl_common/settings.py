@@ -26,7 +26,7 @@ Seconds = Annotated[float, Field(gt=0)]
 class Settings(BaseModel):
     """A federation's settings. Fields are grouped by who reads them; every one is a scalar, so that it fits a flag."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     # What is learned
     task: str = Field("digits", description="built-in task (digits, mnist, fashion_mnist, cifar10), a path or a module")
@@ -100,15 +100,7 @@ class Settings(BaseModel):
 
     def strategy_arguments(self) -> dict[str, Any]:
         """Return `strategy_args` parsed. Raises ValueError where it is no JSON object."""
-        if not self.strategy_args:
-            return {}
-        try:
-            arguments = json.loads(self.strategy_args)
-        except ValueError as error:
-            raise ValueError(f"strategy_args must be a JSON object; got {self.strategy_args!r}") from error
-        if not isinstance(arguments, dict):
-            raise ValueError(f"strategy_args must be a JSON object; got {self.strategy_args!r}")
-        return arguments
+        return _json_object(self.strategy_args)
 
     def run_config(self) -> dict[str, Scalar]:
         """Return the settings as Flower's flat run config, as `[tool.flwr.app.config]` and `flwr run -c` hold them."""
@@ -163,7 +155,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a flat TOML file of settings; a `[strategy]` table holds the strategy's own arguments."""
+    """Read a flat TOML file of settings; a `[strategy_arguments]` table holds the strategy's own arguments."""
     try:
         content = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -173,6 +165,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"settings file {path} cannot be read as TOML: {error}") from None
     table = content.pop("strategy_arguments", {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"strategy_arguments in {path} must be a table, [strategy_arguments]; got {table!r}")
     return content | {f"strategy.{key}": value for key, value in table.items()}
 
 
@@ -194,8 +188,24 @@ def _gather_strategy_arguments(values: dict[str, Any]) -> dict[str, Any]:
     nested = {key.partition(".")[2]: values.pop(key) for key in list(values) if key.startswith("strategy.")}
     if not nested:
         return values
-    known = json.loads(values.get("strategy_args") or "{}")
+    try:
+        known = _json_object(values.get("strategy_args") or "")
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     return values | {"strategy_args": json.dumps(known | {key: _literal(value) for key, value in nested.items()})}
+
+
+def _json_object(text: Any) -> dict[str, Any]:
+    """Return the JSON object in `text`; {} for "". Raises ValueError where it is none."""
+    if text == "":
+        return {}
+    try:
+        parsed = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"strategy_args must be a JSON object; got {text!r}") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"strategy_args must be a JSON object; got {text!r}")
+    return parsed
 
 
 def _literal(value: Any) -> Any:
