@@ -17,6 +17,7 @@ HELD_BYTES = 64 << 20
 SMALL_BYTES = 8 << 20
 
 Span = tuple[str, int, int]  # name, first element, element after the last
+Share = tuple[NDArray[np.float64], list[Span]]  # of one thread: room for products, and what it folds
 
 
 class WeightedMean:
@@ -33,7 +34,9 @@ class WeightedMean:
         floats = {name: array for name, array in like.items() if is_float(array.dtype)}
         self._sums: Arrays = {name: np.empty(array.size, _sum_dtype(array)) for name, array in floats.items()}
         elements = sum(array.size for array in floats.values())
-        self._shares = _shares(floats, _threads(threads) if elements >= THREADED else 1)
+        # Each thread's room for products is kept: getting it anew for every update costs a fifth of the fold.
+        shares = _shares(floats, _threads(threads) if elements >= THREADED else 1)
+        self._shares: list[Share] = [(np.empty(min(BLOCK, elements)), spans) for spans in shares]
         self._pool = ThreadPoolExecutor(len(self._shares)) if len(self._shares) > 1 else None
 
     def begin(self) -> None:
@@ -44,11 +47,11 @@ class WeightedMean:
         """Add an update. Its arrays have the names and shapes of `like` and hold finite values; `weight` > 0."""
         values = {name: flat(arrays[name]) for name in self._sums}
         first = self.weight == 0
-        self._each(lambda spans: self._fold_spans(spans, values, weight, first), self._shares)
+        self._each(lambda share: self._fold_share(share, values, weight, first), self._shares)
         self.weight += weight
 
-    def _fold_spans(self, spans: list[Span], values: Arrays, weight: float, first: bool) -> None:
-        room = np.empty(BLOCK)
+    def _fold_share(self, share: Share, values: Arrays, weight: float, first: bool) -> None:
+        room, spans = share
         for name, start, end in spans:
             total, block = self._sums[name][start:end], values[name][start:end]
             # A cast, then a product: faster than one ufunc call that casts, which goes through a small buffer.
