@@ -21,7 +21,7 @@ from fl_common.errors import RejectedReply, StrategyError
 NUMPY = "numpy.ndarray"
 BLOCK = 3 << 16  # elements handled at once: few enough for the caches, enough that calls into NumPy cost nothing
 EXTENDED = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # Keras dtypes that NumPy's file format only knows as raw bytes
-# What NumPy's own parser of headers raises on bytes that are none, as found by the property test.
+# What NumPy's own parser of headers may raise on bytes that are none; a property test looks for others.
 HEADER_ERRORS = (ValueError, TypeError, SyntaxError, KeyError, IndexError, TokenError, RecursionError, MemoryError)
 
 VERSION_1 = b"\x93NUMPY\x01\x00"

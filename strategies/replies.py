@@ -49,7 +49,7 @@ def admit(
 
 
 # Never through content.array_records or .metric_records: each such view refers back to the content, and the cycle keeps
-# the whole reply in memory until Python's cycle collector runs (measured: 700 MB in place of 300).
+# the whole reply in memory until Python's cycle collector runs.
 def _arrays(content: RecordDict, signature: Signature, finite: bool) -> Arrays:
     records = [record for record in content.values() if isinstance(record, ArrayRecord)]
     if not records or not any(records):
