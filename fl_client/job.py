@@ -44,13 +44,13 @@ class Job:
     @classmethod
     def of(cls, message: Message, context: Context) -> "Job":
         """Read a message of a Parterre server. Raises TaskError where something is missing or of another type."""
-        content = message.content
-        if "arrays" not in content.array_records or "config" not in content.config_records:
+        # Not through content.array_records: that view and the content refer to each other, and stay in memory.
+        arrays, config = (message.content.get(key) for key in ("arrays", "config"))
+        if not (isinstance(arrays, ArrayRecord) and isinstance(config, ConfigRecord)):
             raise TaskError('a message needs an ArrayRecord "arrays" and a ConfigRecord "config"; this one lacks them.')
-        config = content.config_records["config"]
         settings = settings_of(_text(config, "settings"))
         return cls(
-            arrays=content.array_records["arrays"],
+            arrays=arrays,
             settings=settings,
             home=Home.of(context.node_config),
             round=_integer(config, "server-round"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 
 from fl_common.arrays import Signature
 from fl_common.errors import ParterreError, RejectedReply
@@ -87,7 +87,8 @@ class Phase:
         if reply is None:
             raise RejectedReply("late", "no reply before the deadline")
         if reply.has_content():
-            records = reply.content.array_records.values()
+            # Not through content.array_records: that view and the content refer to each other, and stay in memory.
+            records = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
             self.bytes_up += sum(len(array.data) for record in records for array in record.values())
         admitted = admit(reply, self._signature, self._max_examples)
         self.metrics.append(dict(admitted.metrics))
