@@ -1,0 +1,79 @@
+"""`fl server`, `fl client` and `fl run` as separate commands: the deployed way, on loopback."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_server.superlink import free_ports
+from tests.integration.conftest import FL, Start, fl, stop, until
+
+
+class Fleet:
+    """A server and its addresses."""
+
+    def __init__(self, start: Start, directory: Path) -> None:
+        self.start = start
+        self.directory = directory
+        self.fleet, self.control, self.appio = free_ports(3)
+        self.server = start(
+            FL, "server", "--store", str(directory / "store"), "--fleet-port", str(self.fleet),
+            "--control-port", str(self.control), "--appio-port", str(self.appio), log="server.log",
+        )  # fmt: skip
+        until(lambda: "server is up" in self.log("server"), "the server", self.server)
+
+    def log(self, name: str) -> str:
+        path = self.directory / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def client(self, name: str, *arguments: str):  # type: ignore[no-untyped-def]
+        client = self.start(FL, "client", "--server", f"127.0.0.1:{self.fleet}", *arguments, log=f"{name}.log")
+        until(lambda: "joined" in self.log(name), f"{name} to join", client)
+        return client
+
+    def run(self, *arguments: str):  # type: ignore[no-untyped-def]
+        return fl("run", "--server", f"127.0.0.1:{self.control}", "--json", *arguments)
+
+
+@pytest.fixture
+def fleet(start: Start, tmp_path: Path) -> Iterator[Fleet]:
+    yield Fleet(start, tmp_path)
+
+
+def test_a_server_takes_one_run_after_another_from_clients_that_stay(fleet: Fleet) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 64)).astype("float32")
+    np.savez(fleet.directory / "own.npz", x=x, y=(x[:, 0] > 0).astype("int64"))
+    clients = [fleet.client("client-0"), fleet.client("client-1", "--data", str(fleet.directory / "own.npz"))]
+
+    first = fleet.run("--rounds", "2", "--task", "digits")
+    assert first.returncode == 0, first.stderr
+    finished = json.loads(first.stdout.splitlines()[-1])
+    assert finished["event"] == "finished"
+    assert Path(finished["model"]).is_relative_to(fleet.directory / "store")
+
+    second = fleet.run("--rounds", "1", "--strategy", "flwr.serverapp.strategy:FedYogi", "--set", "eta=0.05")
+    assert second.returncode == 0, second.stderr
+    failed = fleet.run("--task", "nonsense")
+    assert failed.returncode == 2
+    assert "unknown task 'nonsense'" in failed.stderr
+
+    assert [stop(client) for client in clients] == [0, 0]
+    assert all("left the server" in fleet.log(name) for name in ("client-0", "client-1"))
+    assert stop(fleet.server) == 0
+
+
+def test_a_client_finds_its_server_again_after_a_restart(fleet: Fleet, start: Start) -> None:
+    client = fleet.client("client-0")
+    assert stop(fleet.server, signal.SIGTERM) == 0
+    until(lambda: "no connection to the server" in fleet.log("client-0"), "the client to notice", client)
+    fleet.server = start(
+        FL, "server", "--store", str(fleet.directory / "store"), "--fleet-port", str(fleet.fleet),
+        "--control-port", str(fleet.control), "--appio-port", str(fleet.appio), log="server-again.log",
+    )  # fmt: skip
+    until(lambda: fleet.log("client-0").count("joined") == 2, "the client to join again", client)
+    done = fleet.run("--rounds", "1", "--set", "min_clients=1")
+    assert done.returncode == 0, done.stderr
