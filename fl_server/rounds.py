@@ -23,6 +23,7 @@ from fl_server.leases import Leases
 from fl_server.phase import Phase, QuorumMissed
 from fl_server.runs import Checkpoint, Run
 from fl_server.streaming import stream
+from fl_server.uniform import uniform
 from strategies import foreign
 from strategies.fedavg import FedAvg
 
@@ -153,7 +154,7 @@ class Rounds:
             raise RoundError(f"the strategy asked no client to train in round {number}; raise fraction or min_clients")
         answers = stream(self._grid, messages, deadline=self._settings.deadline_seconds)
         started = time.perf_counter()
-        replies = self._for_strategy(phase.replies(answers, quorum=self._settings.quorum))
+        replies = self._for_strategy(phase.replies(answers, quorum=self._settings.quorum), state.arrays)
         arrays, metrics = self._strategy.aggregate_train(number, replies)
         seconds = time.perf_counter() - started - phase.waited
         if arrays is None:
@@ -170,7 +171,7 @@ class Rounds:
         messages = self._ask(self._strategy.configure_evaluate, number, record, self._leases.nodes())
         answers = stream(self._grid, messages, deadline=self._settings.deadline_seconds) if messages else iter(())
         ours = dict(self._evaluate(arrays)) if self._evaluate else None
-        theirs = self._strategy.aggregate_evaluate(number, self._for_strategy(phase.replies(answers, quorum=0)))
+        theirs = self._strategy.aggregate_evaluate(number, self._for_strategy(phase.replies(answers, quorum=0), None))
         down = len(messages) * _size(record)
         if ours is not None:
             return {**ours, "evaluated_on": "test"}, (phase, down)
@@ -195,9 +196,9 @@ class Rounds:
         others = [node for node in nodes if node not in failed]
         return others if len(others) >= max(self._settings.min_clients, self._settings.quorum) else nodes
 
-    def _for_strategy(self, replies: Iterator[Message]) -> Iterable[Message]:
-        """Our strategies take the stream; others may look at the replies more than once and get them all."""
-        return replies if isinstance(self._strategy, FedAvg) else list(replies)
+    def _for_strategy(self, replies: Iterator[Message], like: Arrays | None) -> Iterable[Message]:
+        """Our strategies take the stream; others may look at the replies more than once and get them all, alike."""
+        return replies if isinstance(self._strategy, FedAvg) else uniform(replies, like)
 
     def _phase(self, name: Any, number: int, signature: Signature | None) -> Phase:
         return Phase(
