@@ -17,7 +17,7 @@ help: ## say what there is
 demo: $(STAMP) ## train on handwritten digits with a real server and four real clients
 	@rm -rf $(OUT)
 	@$(BIN)/fl up --task digits --clients 4 --rounds 10 --strategy fedavg --seed 7 \
-		--set local_epochs=5 --set partitioning=dirichlet --set alpha=1.0 --out $(OUT)
+		--set local_epochs=10 --set partitioning=dirichlet --set alpha=1.0 --out $(OUT)
 
 test: $(STAMP) ## run the fast tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

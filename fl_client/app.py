@@ -17,8 +17,9 @@ def make_app(workplace: Workplace) -> ClientApp:
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
-        result = workplace.train(Job.of(message, context))
-        return Message(RecordDict({"arrays": encode(result.arrays), "metrics": metrics_of(result)}), reply_to=message)
+        result = workplace.train(job := Job.of(message, context))
+        content = RecordDict({"arrays": encode(result.arrays), "metrics": metrics_of(result)})
+        return Message(job.answer(content), reply_to=message)
 
     @client.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

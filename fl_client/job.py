@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-from fl_common.errors import TaskError
+from fl_common import wire
+from fl_common.errors import RejectedReply, TaskError
 from fl_common.settings import Settings, parse
 
 
@@ -40,12 +41,14 @@ class Job:
     partition: int
     partitions: int
     mu: float
+    packed: bool  # small arrays came together, and are to be answered together
 
     @classmethod
     def of(cls, message: Message, context: Context) -> "Job":
         """Read a message of a Parterre server. Raises TaskError where something is missing or of another type."""
         # Not through content.array_records: that view and the content refer to each other, and stay in memory.
-        arrays, config = (message.content.get(key) for key in ("arrays", "config"))
+        content = _unpacked(message.content)
+        arrays, config = (content.get(key) for key in ("arrays", "config"))
         if not (isinstance(arrays, ArrayRecord) and isinstance(config, ConfigRecord)):
             raise TaskError('a message needs an ArrayRecord "arrays" and a ConfigRecord "config"; this one lacks them.')
         settings = settings_of(_text(config, "settings"))
@@ -58,7 +61,12 @@ class Job:
             partition=_integer(config, "partition"),
             partitions=_integer(config, "partitions"),
             mu=_number(config, "proximal-mu", settings.mu),
+            packed=wire.is_packed(message.content),
         )
+
+    def answer(self, content: RecordDict) -> RecordDict:
+        """Return a reply's content in the form in which the message came."""
+        return wire.pack(content) if self.packed else content
 
 
 @lru_cache(maxsize=8)  # parsing is pure, and the text stays the same for a whole run
@@ -71,6 +79,13 @@ def settings_of(text: str) -> Settings:
     if not isinstance(values, dict):
         raise TaskError(f'"settings" must be a JSON object; got {text[:80]!r}.')
     return parse(values, source="the server's message")
+
+
+def _unpacked(content: RecordDict) -> RecordDict:
+    try:
+        return wire.unpack(content)
+    except RejectedReply as error:
+        raise TaskError(f"the server's message cannot be read: {error.detail}") from error
 
 
 def _text(config: ConfigRecord, key: str) -> str:

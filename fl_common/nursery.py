@@ -22,10 +22,15 @@ GRACE_SECONDS = 5.0
 
 
 class Nursery:
-    """Starts and stops child processes. A child ends when the process that made the nursery does, however that ends."""
+    """Starts and stops child processes. A child ends when the process that made the nursery does, however that ends.
+
+    Without anything to preload, a child is a fresh interpreter. Python keeps one helper to fork from in a process, so
+    all nurseries that preload share what the first of them named.
+    """
 
     def __init__(self, preload: Sequence[str]) -> None:
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        forking = preload and "forkserver" in multiprocessing.get_all_start_methods()
+        method = "forkserver" if forking else "spawn"
         self._context = multiprocessing.get_context(method)
         if method == "forkserver":
             self._context.set_forkserver_preload(list(preload))

@@ -6,6 +6,7 @@ Flower calls it, over its gRPC grid (deployed), its Ray grid, or ours in one pro
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 import strategies
 from fl_common import settings as settings_
 from fl_common.arrays import Arrays, nbytes
-from fl_common.errors import ParterreError
+from fl_common.errors import ParterreError, StoreError
 from fl_common.evaluation import Evaluator
 from fl_common.lean import keras
 from fl_common.settings import Settings
@@ -69,9 +70,10 @@ def serve(grid: Grid, settings: Settings, run: Run) -> None:
         try:
             _run(grid, settings, run, observe)
         except Exception as error:
-            picture(settings, run)
             code = error.exit_code if isinstance(error, ParterreError) else 1
             text = str(error) if isinstance(error, ParterreError) else f"{type(error).__name__}: {error}"
+            with suppress(StoreError):  # a full disk may be what went wrong; the error itself is raised below
+                picture(settings, run)
             observe(run.append({"event": "failed", "error": text, "exit_code": code}))
             raise
         finally:

@@ -4,9 +4,9 @@
 their way. Here a reply is put together when it is complete and asked for: the server holds one, and waits for none.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
 from flwr.proto.appio_pb2 import PullAppMessagesRequest
@@ -22,9 +22,30 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.superlink.grid import GrpcGrid
 
+from fl_common import wire
+from fl_common.errors import RejectedReply
+
 OBJECT_WAIT_SECONDS = 0.005
 STRAGGLING_SECONDS = 5.0  # a reply's head comes last; what is then still missing may take this long
 UNAVAILABLE = 4  # Flower's ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+
+
+def push(grid: Grid, messages: Sequence[Message]) -> list[str]:
+    """Send messages and return their ids; "" for one that could not be sent. Over gRPC small arrays go together."""
+    if isinstance(grid, GrpcGrid):
+        known: dict[int, RecordDict] = {}  # messages share their arrays, so each record is packed once
+        for message in messages:
+            message.content = _packed(message.content, known)
+    return [identity or "" for identity in grid.push_messages(messages)]
+
+
+def _packed(content: RecordDict, known: dict[int, RecordDict]) -> RecordDict:
+    parts = RecordDict()
+    for key, record in content.items():
+        if id(record) not in known:
+            known[id(record)] = wire.pack(RecordDict({key: record}))
+        parts.update(known[id(record)])
+    return parts
 
 
 class Inbox:
@@ -77,6 +98,11 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree) 
     if not isinstance(message, Message) or message.metadata.reply_to_message_id != reply_to:
         return _error(grid, reply_to, f"the reply is not the one announced: {type(message).__name__}")
     message.metadata.__dict__["_message_id"] = message_id
+    if message.has_content():
+        try:
+            message.content = wire.unpack(message.content)
+        except RejectedReply as error:
+            return _error(grid, reply_to, str(error))
     return message
 
 

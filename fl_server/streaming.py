@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fl_server.pulling import Inbox
+from fl_server.pulling import Inbox, push
 
 SHORTEST_PAUSE = 0.004
 LONGEST_PAUSE = 0.25
@@ -42,7 +42,7 @@ def stream(
     """
     started = clock()
     nodes = [message.metadata.dst_node_id for message in messages]
-    identities = list(grid.push_messages(messages))
+    identities = push(grid, messages)
     identities += [""] * (len(nodes) - len(identities))
     waiting = {identity: node for identity, node in zip(identities, nodes, strict=True) if identity}
     unsent = [node for identity, node in zip(identities, nodes, strict=True) if not identity]

@@ -71,7 +71,10 @@ def check_free(address: str, purpose: str) -> None:
 
 
 class SuperLink:
-    """One SuperLink and its executor, as children of this process. Logs go to `directory`, secrets to `home`."""
+    """One SuperLink and its executor, as children of this process. Logs go to `directory`, secrets to `home`.
+
+    ServerApps come from `nursery`. The SuperLink itself needs no TensorFlow, so it starts while that is imported.
+    """
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class SuperLink:
         environment: dict[str, str] | None = None,
     ) -> None:
         self._nursery = nursery
+        self._own = Nursery(())
         self.addresses = addresses
         self._directory = directory
         self._home = home
@@ -103,7 +107,7 @@ class SuperLink:
         secret_file = self._home / "executor.secret"
         secret_file.touch(mode=0o600)
         secret_file.write_bytes(self._secret)
-        self.process = self._nursery.start(
+        self.process = self._own.start(
             _superlink,
             self._arguments(secret_file),
             name="superlink",
@@ -142,7 +146,7 @@ class SuperLink:
         if self._executor is not None:
             self._executor.join(timeout=2.0)
         if self.process is not None:
-            self._nursery.stop([self.process], grace=3.0)
+            self._own.stop(grace=3.0)
 
     def _arguments(self, secret_file: Path) -> list[str]:
         return [

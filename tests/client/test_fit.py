@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from small_models import dense, noisy, some_digits, start_of, trainer_of, two_optimizers
 
 from fl_common.errors import TaskError
 from fl_common.examples import take
 from fl_common.lean import keras
+from tests.client.small_models import dense, noisy, some_digits, start_of, trainer_of, two_optimizers
 
 
 def identical(left, right):

@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from small_models import (
+
+from fl_common.batches import batches, plan, seeds, steps
+from fl_common.errors import DataError, TaskError
+from fl_common.examples import count, take
+from fl_common.lean import keras
+from fl_common.task import build
+from fl_common.weights import assign, weights_of
+from tests.client.small_models import (
     dense,
     jittered,
     noisy,
@@ -15,13 +22,6 @@ from small_models import (
     two_by_two_digits,
     weighted,
 )
-
-from fl_common.batches import batches, plan, seeds, steps
-from fl_common.errors import DataError, TaskError
-from fl_common.examples import count, take
-from fl_common.lean import keras
-from fl_common.task import build
-from fl_common.weights import assign, weights_of
 
 optimizers = keras.optimizers
 

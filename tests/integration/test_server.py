@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,8 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(start: Start, tmp_path: Path) -> Iterator[Fleet]:
-    yield Fleet(start, tmp_path)
+def fleet(start: Start, tmp_path: Path) -> Fleet:
+    return Fleet(start, tmp_path)
 
 
 def test_a_server_takes_one_run_after_another_from_clients_that_stay(fleet: Fleet) -> None:

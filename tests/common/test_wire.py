@@ -1,0 +1,67 @@
+"""Small arrays that travel together come out as they went in; anything else is refused."""
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from fl_common import wire
+from fl_common.arrays import encode
+from fl_common.errors import RejectedReply
+
+ANY_ARRAY = arrays(st.sampled_from([np.float32, np.float64, np.int64]), array_shapes(min_dims=0, max_side=4))
+CONTENT = st.dictionaries(st.text(max_size=8), ANY_ARRAY, min_size=1, max_size=6)
+
+
+def content_of(values: dict[str, np.ndarray]) -> RecordDict:
+    return RecordDict(
+        {"arrays": encode(values), "metrics": MetricRecord({"loss": 1.5}), "config": ConfigRecord({"round": 3})}
+    )
+
+
+@given(CONTENT)
+def test_unpack_undoes_pack(values: dict[str, np.ndarray]) -> None:
+    content = content_of(values)
+    restored = wire.unpack(wire.pack(content))
+    assert set(restored) == set(content)
+    assert restored["metrics"] == content["metrics"]
+    assert list(restored["arrays"]) == list(values)
+    for name, array in content["arrays"].items():
+        assert restored["arrays"][name] == array
+
+
+def test_large_arrays_stay_as_they_are_and_names_keep_their_order() -> None:
+    values = {"a": np.zeros(3, "f"), "big": np.zeros(1 << 15, "f"), "b": np.ones(2, "f")}
+    packed = wire.pack(content_of(values))
+    assert list(packed["arrays"]) == ["big"]
+    assert wire.is_packed(packed)
+    assert list(wire.unpack(packed)["arrays"]) == ["a", "big", "b"]
+
+
+def test_one_small_array_is_not_worth_a_record_of_its_own() -> None:
+    content = content_of({"a": np.zeros(3, "f")})
+    assert not wire.is_packed(wire.pack(content))
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_not_raised(data: bytes) -> None:
+    content = RecordDict({"arrays~small": ConfigRecord({"arrays": data})})
+    with pytest.raises(RejectedReply, match="malformed"):
+        wire.unpack(content)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data + b"x", lambda data: data[:-1], lambda data: data[1:]])
+def test_a_damaged_record_is_refused(damage) -> None:  # type: ignore[no-untyped-def]
+    packed = wire.pack(content_of({"a": np.zeros(3, "f"), "b": np.ones(2, "f")}))
+    packed["arrays~small"] = ConfigRecord({"arrays": damage(packed["arrays~small"]["arrays"])})
+    with pytest.raises(RejectedReply, match="malformed"):
+        wire.unpack(packed)
+
+
+def test_a_name_that_comes_twice_is_refused() -> None:
+    packed = wire.pack(content_of({"a": np.zeros(3, "f"), "b": np.ones(2, "f")}))
+    packed["arrays"] = encode({"a": np.zeros(3, "f")})
+    with pytest.raises(RejectedReply, match="malformed"):
+        wire.unpack(packed)
