@@ -137,7 +137,7 @@ class Node:
                 log.info("message dropped: %s", _describe(error))
                 return None
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a user's code may call sys.exit
             log.exception("answering with an error: %s raised", type(error).__name__)
             reason = f"{type(error).__name__}: {error}"[:2000]
             return Message(Error(code=RAISED, reason=reason), reply_to=head)

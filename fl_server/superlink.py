@@ -64,7 +64,7 @@ def check_free(address: str, purpose: str) -> None:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host.strip("[]"), int(port)))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise NetworkError(
             f"cannot listen on {address} for {purpose}: {error}. Stop what uses it, or choose another address."
         ) from None
