@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_common.arrays import BLOCK
+from strategies import aggregation
 from strategies.aggregation import InOrder, WeightedMean
 
 
@@ -106,9 +107,10 @@ def test_the_largest_float32_values_do_not_overflow_in_the_sum():
 
 
 def test_memory_does_not_grow_with_the_number_of_updates():
-    size = 3 << 20  # 12 MB: too large to be held
+    size = 5 << 20  # 20 MB: too large to be held
     model = {"w": np.zeros(size, np.float32)}
     peaks = []
+    WeightedMean(model)  # imports and compiles the kernels, which takes memory of its own
     for number in (2, 12):
         tracemalloc.start()
         fold = InOrder(WeightedMean(model, threads=2))
@@ -121,3 +123,17 @@ def test_memory_does_not_grow_with_the_number_of_updates():
         tracemalloc.stop()
     assert max(peaks) < 3.3  # two copies of sums, one update, and a block for each thread
     assert abs(peaks[0] - peaks[1]) < 0.1
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 6])
+def test_compiled_and_numpy_folding_give_the_same_bits(number: int) -> None:
+    rng = np.random.default_rng(3)
+    large = {"w": np.zeros(aggregation.COMPILED + 5, np.float32)}
+    updates = [({"w": rng.normal(size=large["w"].size).astype(np.float32)}, float(9**n)) for n in range(number)]
+    compiled = WeightedMean(large, threads=2)
+    compiled.fold_all(updates)
+    expected = np.zeros(large["w"].size)
+    for arrays, weight in updates:
+        expected += arrays["w"].astype(np.float64) * weight
+    expected /= sum(weight for _, weight in updates)
+    assert np.array_equal(compiled.result(large)["w"], expected.astype(np.float32))
