@@ -79,6 +79,7 @@ class Connection:
             self._stub.RegisterNode(
                 fleet_pb2.RegisterNodeFleetRequest(public_key=self._public_key), timeout=CALL_SECONDS
             )
+            self.node_id = 0  # the key was new to the server: one that fell and forgot, if this node was there before
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:  # that one: the server knows the key already
                 raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from fl_common.errors import DataError, NetworkError
+from fl_common.errors import DataError, NetworkError, TaskError
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ def _check(options: ClientOptions) -> None:
     host, colon, port = options.server.rpartition(":")
     if not (host and colon and port.isdigit()):
         raise NetworkError(f"--server takes HOST:PORT, such as 127.0.0.1:9092; got {options.server!r}")
+    if options.task.endswith(".py") and not Path(options.task).expanduser().is_file():
+        raise TaskError(f"--task {options.task} does not exist. Give the path of a Python file, or a task's name.")
     if options.data and not Path(options.data).exists():
         raise DataError(
             f"--data {options.data} does not exist. Give an npz, csv or parquet file, or a folder of images."
