@@ -1,0 +1,206 @@
+"""The resident node: how it paces itself, and how it serves, fails, falls out and leaves, against a real SuperLink."""
+
+import random
+import threading
+from contextlib import contextmanager
+
+import grpc
+import numpy as np
+import pytest
+from driven import Server, until
+from flwr.app import Message, RecordDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_client.connection import Connection
+from fl_client.node import Node, Pace, back_off
+from fl_common.arrays import decode, encode
+from fl_server.streaming import stream
+
+seconds = st.floats(0, 1e6)
+
+
+@settings(max_examples=100)
+@given(seconds)
+def test_a_pause_adds_at_most_its_share_to_a_wait_and_stays_in_its_bounds(idle):
+    pace = Pace(share=0.05, shortest=0.01, longest=1.0)
+    pause = pace.pause(idle)
+    assert 0.01 <= pause <= 1.0
+    assert pause <= max(0.05 * idle, 0.01)
+
+
+@settings(max_examples=100)
+@given(seconds, seconds)
+def test_who_has_been_idle_longer_never_polls_more_often(one, other):
+    pauses = [Pace().pause(idle) for idle in sorted((one, other))]
+    assert pauses == sorted(pauses)
+
+
+def test_an_idle_node_polls_about_once_a_second():
+    assert Pace().pause(60) == 1.0
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 10**6), st.integers(0, 2**32))
+def test_back_off_doubles_up_to_its_limit_with_jitter(attempt, seed):
+    wait = back_off(attempt, rng=random.Random(seed))
+    whole = min(30.0, 0.2 * 2 ** min(attempt, 20))
+    assert whole / 2 <= wait <= whole
+
+
+def test_two_nodes_do_not_come_back_at_the_same_time():
+    waits = {back_off(3, rng=random.Random(seed)) for seed in range(20)}
+    assert len(waits) == 20
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("superlink"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def grid(server):
+    grid = server.grid()
+    yield grid
+    grid.close()
+
+
+@contextmanager
+def serving(server, app, **options):
+    """A node in a thread of this process, stopped at the end."""
+    stop = threading.Event()
+    options = {"node_config": {}, "stop": stop} | options
+    node = Node(app, lambda: Connection(server.addresses.fleet), **options)
+    thread = threading.Thread(target=node.serve, daemon=True)
+    thread.start()
+    try:
+        yield options["stop"]
+    finally:
+        options["stop"].set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def echo(message, context):
+    return Message(message.content, reply_to=message)
+
+
+def nodes(grid, count=1):
+    return until(lambda: found if len(found := list(grid.get_node_ids())) == count else None)
+
+
+def ask(grid, *to, content=None, deadline=20.0):
+    messages = [Message(content or RecordDict(), dst_node_id=node, message_type="train") for node in to]
+    return {answer.node: answer.reply for answer in stream(grid, messages, deadline=deadline)}
+
+
+def test_a_node_joins_answers_and_says_goodbye(server, grid):
+    arrays = {"w": np.arange(300_000, dtype=np.float32), "n": np.array(3)}
+    with serving(server, echo):
+        (node,) = nodes(grid)
+        reply = ask(grid, node, content=RecordDict({"arrays": encode(arrays)}))[node]
+        back = {name: decode(array) for name, array in reply.content["arrays"].items()}
+        assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
+    assert list(grid.get_node_ids()) == []  # at once: it did not wait for its heartbeats to stop
+
+
+def test_the_app_is_told_the_nodes_own_configuration_and_keeps_its_state_within_a_run(server, grid):
+    contexts = []
+
+    def app(message, context):
+        contexts.append(context)
+        return echo(message, context)
+
+    with serving(server, app, node_config={"task": "digits", "resident": True}):
+        (node,) = nodes(grid)
+        ask(grid, node)
+        ask(grid, node)
+    assert contexts[0] is contexts[1]
+    assert contexts[0].node_config == {"task": "digits", "resident": True}
+    assert (contexts[0].node_id, contexts[0].run_id) == (node, grid.run.run_id)
+
+
+@pytest.mark.parametrize("error", [ValueError("no such digit"), KeyError("x"), SystemExit("the user's code left")])
+def test_an_exception_becomes_an_error_reply_and_the_node_lives_on(server, grid, error):
+    def app(message, context):
+        if "fail" in message.content:
+            raise error
+        return echo(message, context)
+
+    with serving(server, app):
+        (node,) = nodes(grid)
+        reply = ask(grid, node, content=RecordDict({"fail": encode({})}))[node]
+        assert reply.has_error()
+        assert type(error).__name__ in reply.error.reason
+        assert str(error) in reply.error.reason
+        assert ask(grid, node)[node].has_content()
+
+
+def test_a_long_error_is_cut(server, grid):
+    def app(message, context):
+        raise RuntimeError("x" * 100_000)
+
+    with serving(server, app):
+        (node,) = nodes(grid)
+        assert 1000 < len(ask(grid, node)[node].error.reason) <= 2000
+
+
+def test_a_node_that_is_told_to_stop_finishes_the_message_in_hand(server, grid):
+    stop, at_work = threading.Event(), threading.Event()
+
+    def app(message, context):
+        at_work.set()
+        assert stop.wait(20)
+        return echo(message, context)
+
+    with serving(server, app, stop=stop):
+        (node,) = nodes(grid)
+        threading.Thread(target=lambda: at_work.wait(20) and stop.set(), daemon=True).start()
+        assert ask(grid, node)[node].has_content()
+
+
+def test_two_nodes_serve_side_by_side(server, grid):
+    with serving(server, echo), serving(server, echo):
+        both = nodes(grid, 2)
+        replies = ask(grid, *both)
+        assert {reply.metadata.src_node_id for reply in replies.values()} == set(both)
+
+
+def test_joining_again_changes_nothing_and_who_has_left_is_known_no_more(server, grid):
+    with Connection(server.addresses.fleet) as connection:
+        node = connection.join()
+        assert connection.join() == node
+        assert connection.beat()
+        assert nodes(grid) == [node]
+        connection.leave()
+        with pytest.raises(grpc.RpcError, match="Invalid node ID"):
+            connection.beat()
+        assert list(grid.get_node_ids()) == []
+
+
+def test_a_node_comes_back_when_the_server_fell_and_was_started_again(server, grid):
+    with serving(server, echo, rng=random.Random(1)):
+        (node,) = nodes(grid)
+        assert ask(grid, node)[node].has_content()
+        server.kill()
+        server.start()
+        assert nodes(grid) == [node]
+        assert ask(grid, node)[node].has_content()
+    assert list(grid.get_node_ids()) == []
+
+
+def test_a_node_comes_back_to_a_server_that_has_forgotten_everything(server, grid):
+    with serving(server, echo, rng=random.Random(2)):
+        nodes(grid)
+        server.kill()
+        server.forget()
+        server.start()
+        another = server.grid()
+        (node,) = nodes(another)
+        assert ask(another, node)[node].has_content()
+        another.close()

@@ -1,0 +1,91 @@
+"""A real SuperLink in a child process whose runs are driven by the test itself, as a ServerApp would drive them."""
+
+import time
+from pathlib import Path
+from queue import Queue
+
+from flwr.common.serde import run_from_proto
+from flwr.proto.appio_pb2 import PullTaskInputRequest
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_grpc
+from flwr.superlink.grid import GrpcGrid
+
+from fl_common.nursery import Nursery
+from fl_common.settings import Settings
+from fl_server.control import Control
+from fl_server.superlink import Addresses, SuperLink
+
+PATIENCE = 20.0
+
+
+class Driven(SuperLink):
+    """Hands the token of a submitted run to the test in place of starting a ServerApp."""
+
+    tokens: "Queue[str]"
+
+    def _launch(self, token: str) -> None:
+        self.tokens.put(token)
+
+
+class Server:
+    """A SuperLink with a database, so that it can fall and come back as the same."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.addresses = Addresses.local()
+        # Importing Flower takes seconds: the children are forked from a helper that has done so.
+        self.nursery = Nursery(("flwr.server.app",))
+        environment = {"FLWR_HOME": str(directory), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        database = directory / "state.db"
+        self.superlink = Driven(
+            self.nursery,
+            self.addresses,
+            directory=directory,
+            home=directory,
+            database=database,
+            environment=environment,
+        )
+        self.superlink.tokens = Queue()
+        self._alive: HeartbeatSender | None = None
+
+    def start(self) -> None:
+        self.superlink.start()
+        self.superlink.wait_until_ready()
+
+    def kill(self) -> None:
+        self.superlink.process.kill()
+        self.superlink.process.join()
+
+    def forget(self) -> None:
+        """Lose the database, while the SuperLink is down; the run that was driven is lost with it."""
+        self._give_up()
+        for path in self.directory.glob("state.db*"):
+            path.unlink()
+
+    def stop(self) -> None:
+        self._give_up()
+        self.superlink.stop()
+        self.nursery.stop()
+
+    def grid(self) -> GrpcGrid:
+        """Submit a run and return the Grid of its ServerApp, which is this process."""
+        with Control(self.addresses.control) as control:
+            control.submit(Settings())
+        grid = GrpcGrid(self.addresses.appio, insecure=True, token=self.superlink.tokens.get(timeout=PATIENCE))
+        grid.set_run(run_from_proto(grid._stub.PullTaskInput(PullTaskInputRequest()).run))
+        # Without it the SuperLink gives the run up after a minute, and Flower's grid then interrupts this process.
+        self._alive = HeartbeatSender(make_task_heartbeat_fn_grpc(grid._stub))
+        self._alive.start()
+        return grid
+
+    def _give_up(self) -> None:
+        if self._alive is not None and self._alive.is_running:
+            self._alive.stop()
+
+
+def until(condition, seconds: float = PATIENCE):
+    """Wait for something that other processes do; return what it gave."""
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.02)
+    return found
