@@ -1,0 +1,94 @@
+"""The SuperLink as a child process: a taken port is named, and nothing is left when it stops."""
+
+import socket
+
+import psutil
+import pytest
+from driven import Server, until
+
+from fl_common.errors import NetworkError
+from fl_common.nursery import Nursery
+from fl_server.superlink import Addresses, SuperLink, check_free, free_ports
+
+
+def superlink(directory, addresses):
+    return SuperLink(Nursery(("flwr.server.app",)), addresses, directory=directory, home=directory)
+
+
+def listening():
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    return taken
+
+
+def test_free_ports_are_free_and_differ():
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    for port in ports:
+        check_free(f"127.0.0.1:{port}", "a test")
+        check_free(f"0.0.0.0:{port}", "a test")
+
+
+@pytest.mark.parametrize(("name", "purpose"), [("fleet", "Fleet"), ("control", "Control"), ("appio", "ServerAppIo")])
+def test_a_port_in_use_is_an_error_that_names_it(tmp_path, name, purpose):
+    with listening() as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        addresses = Addresses(**(vars(Addresses.local()) | {name: address}))
+        server = superlink(tmp_path, addresses)
+        with pytest.raises(NetworkError, match=rf"cannot listen on {address} for {purpose}: .*in use"):
+            server.start()
+        assert server.process is None
+        assert not server.alive
+        server.stop()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "127.0.0.1:99999", "192.0.2.1:9092", ":"])
+def test_an_address_that_cannot_be_listened_on_is_an_error(address):
+    with pytest.raises(NetworkError, match=f"cannot listen on {address} for Fleet"):
+        check_free(address, "Fleet")
+
+
+def test_a_superlink_that_refuses_its_arguments_is_an_error_with_its_last_words(tmp_path):
+    (tmp_path / "state.db").write_bytes(b"this is no database" * 100)
+    server = SuperLink(
+        Nursery(("flwr.server.app",)),
+        Addresses.local(),
+        directory=tmp_path,
+        home=tmp_path,
+        database=tmp_path / "state.db",
+        environment={"FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    try:
+        server.start()
+        with pytest.raises(NetworkError, match=r"the SuperLink did not start: .*database"):
+            server.wait_until_ready()
+    finally:
+        server.stop()
+
+
+def test_nothing_is_left_when_it_stops_and_its_ports_are_free_again(tmp_path):
+    server = Server(tmp_path)
+    try:
+        server.start()
+        assert server.superlink.alive
+        process = psutil.Process(server.superlink.process.pid)
+        family = [process, *process.children(recursive=True)]
+        secret = tmp_path / "executor.secret"
+        assert secret.stat().st_mode & 0o077 == 0
+        grid = server.grid()
+        assert list(grid.get_node_ids()) == []
+        grid.close()
+    finally:
+        server.stop()
+    assert not server.superlink.alive
+    assert not [each for each in family if each.is_running()]
+    for address in vars(server.addresses).values():
+        until(lambda address=address: check_free(address, "a test") is None)
+    assert not [thread for thread in threads() if thread == "executor"]
+
+
+def threads():
+    import threading
+
+    return [thread.name for thread in threading.enumerate()]
