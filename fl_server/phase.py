@@ -77,10 +77,12 @@ class Phase:
     def spread(self) -> dict[str, list[float]]:
         """Return, for each metric that every client reported, its minimum, quartiles and maximum over the clients."""
         shared = set.intersection(*(set(each) for each in self.metrics)) if self.metrics else set()
-        return {
-            name: [round(float(value), 6) for value in np.quantile([each[name] for each in self.metrics], QUARTILES)]
-            for name in sorted(shared - {"seconds"})
-        }
+        return {name: self.quartiles(name) for name in sorted(shared - {"seconds"})}
+
+    def quartiles(self, name: str) -> list[float]:
+        """Return minimum, quartiles and maximum of one metric over the clients that reported it."""
+        values = [each[name] for each in self.metrics if name in each]
+        return [round(float(value), 6) for value in np.quantile(values, QUARTILES)] if values else []
 
     def _check(self, answer: Answer) -> None:
         reply = answer.reply

@@ -86,6 +86,8 @@ class Rounds:
         self._evaluate = evaluate
         self._observe = observe
         self._leases = Leases(settings.partitions)
+        self._sent: tuple[Arrays, ArrayRecord] | None = None
+        self._test_seconds = 0.0
         self._commit_seconds = 0.0  # of the round before: a round's own is not over when its event is written
         if isinstance(strategy, FedAvg):
             strategy.replies_checked = True  # by the phase, so that the same bytes are not searched for NaN twice
@@ -109,7 +111,7 @@ class Rounds:
         number, started = state.round + 1, time.perf_counter()
         trained = self._train(state, number)
         trained_at = time.perf_counter()
-        result, evaluation = self._assess(trained.arrays, number)
+        result, evaluation = self._assess(trained.arrays, number, trained.phase.failed)
         evaluated_at = time.perf_counter()
         state = _advance(replace(state, arrays=trained.arrays, round=number, result=result))
         phases = {
@@ -147,7 +149,7 @@ class Rounds:
         )
 
     def _train_once(self, state: State, number: int, phase: Phase, failed: set[int]) -> Trained:
-        record = encode(state.arrays)
+        record = self._encoded(state.arrays)
         nodes = self._eligible(failed)
         messages = self._ask(self._strategy.configure_train, number, record, nodes)
         if not messages:
@@ -164,13 +166,15 @@ class Rounds:
 
     # ---- evaluation
 
-    def _assess(self, arrays: Arrays, number: int) -> tuple[dict[str, Any], tuple[Phase, int]]:
+    def _assess(self, arrays: Arrays, number: int, failed: set[int]) -> tuple[dict[str, Any], tuple[Phase, int]]:
         """Return the result to report, the server's test set before the clients', and the clients' phase and bytes."""
         phase = self._phase("evaluate", number, None)
-        record = encode(arrays)
-        messages = self._ask(self._strategy.configure_evaluate, number, record, self._leases.nodes())
+        record = self._encoded(arrays)
+        messages = self._ask(self._strategy.configure_evaluate, number, record, self._eligible(failed))
         answers = stream(self._grid, messages, deadline=self._settings.deadline_seconds) if messages else iter(())
+        started = time.perf_counter()
         ours = dict(self._evaluate(arrays)) if self._evaluate else None
+        self._test_seconds = time.perf_counter() - started
         theirs = self._strategy.aggregate_evaluate(number, self._for_strategy(phase.replies(answers, quorum=0), None))
         down = len(messages) * _size(record)
         if ours is not None:
@@ -189,6 +193,12 @@ class Rounds:
             random.seed(f"{self._settings.seed}-{number}")
         messages = configure(number, record, configuration(self._settings, number), view)
         return address(messages, self._leases, self._settings)
+
+    def _encoded(self, arrays: Arrays) -> ArrayRecord:
+        """Return the model as it travels. What trains in a round is what was evaluated in the one before it."""
+        if self._sent is None or self._sent[0] is not arrays:
+            self._sent = (arrays, encode(arrays))
+        return self._sent[1]
 
     def _eligible(self, failed: set[int]) -> list[int]:
         """Return the leased nodes in slot order, without those that failed in this round while others are enough."""
@@ -238,6 +248,11 @@ class Rounds:
             "bytes_down": trained.bytes_down + down,
             "phases": {name: round(value, 4) for name, value in phases.items()},
             "spread": phase.spread(),
+            "inside": {
+                "clients_train": trained.phase.quartiles("seconds"),
+                "clients_evaluate": phase.quartiles("seconds"),
+                "server_evaluates": round(self._test_seconds, 4),
+            },
         }
 
 

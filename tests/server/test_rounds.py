@@ -138,8 +138,8 @@ def test_the_event_of_a_round_counts_what_happened(bench, tmp_path):
     *_, run = bench.run(tmp_path / "run", bench.grid(x503=lost), evaluate=lambda arrays: {"loss": 0.5, "accuracy": 0.9})
     event = run.rounds()[0]
     size = sum(len(array.data) for array in encode(bench.start).values())
-    assert (event["cohort"], event["replies"], event["rejected"]) == (3, 2, 2)  # rejected twice: train and evaluate
-    assert (event["bytes_up"], event["bytes_down"]) == (2 * size, 6 * size)
+    assert (event["cohort"], event["replies"], event["rejected"]) == (3, 2, 1)  # and was not asked to evaluate then
+    assert (event["bytes_up"], event["bytes_down"]) == (2 * size, 5 * size)
     assert (event["loss"], event["accuracy"], event["evaluated_on"]) == (0.5, 0.9, "test")
     assert set(event["phases"]) == {"train", "aggregate", "evaluate", "commit"}
     assert all(seconds >= 0 for seconds in event["phases"].values())
@@ -298,12 +298,14 @@ def test_a_hostile_reply_is_told_and_changes_nothing(bench, without_the_third, t
     [("an error", "error"), ("an empty reply", "empty"), ("no weight", "weight"), ("a list for a metric", "metrics")],
 )
 def test_a_hostile_evaluation_is_told_and_left_out(bench, tmp_path, what, reason):
-    grid = bench.grid(x503=lambda message: lost(message) if is_train(message) else HOSTILE[what][0](message))
+    honest = bench.client()
+    grid = bench.grid(x503=lambda message: honest(message) if is_train(message) else HOSTILE[what][0](message))
     *_, run = bench.run(tmp_path / "run", grid, rounds=1)
     told = [event for event in events(run, "rejected") if event["phase"] == "evaluate"]
     assert [(event["client"], event["reason"]) for event in told] == [(2, reason)]
-    alone = bench.run(tmp_path / "alone", bench.grid(NODES[:2]), rounds=1)[2].rounds()[0]
-    assert (run.rounds()[0]["loss"], run.rounds()[0]["spread"]) == (alone["loss"], alone["spread"])
+    silent = bench.grid(x503=lambda message: honest(message) if is_train(message) else lost(message))
+    without = bench.run(tmp_path / "without", silent, rounds=1)[2].rounds()[0]
+    assert (run.rounds()[0]["loss"], run.rounds()[0]["spread"]) == (without["loss"], without["spread"])
 
 
 def test_a_client_that_never_answers_is_late(bench, without_the_third, tmp_path):
