@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from fl_common import modules
 from fl_common import settings as settings_
 from fl_common.settings import Settings
+from fl_common.tasks import BUILT_IN as TASKS
+
+STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")  # known without importing Flower
 
 Task = Annotated[str | None, typer.Option(help="digits, mnist, fashion_mnist, cifar10, ./my_task.py or my_pkg.task")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds to run. [default: 10]")]
@@ -48,6 +52,16 @@ def gather(
     }
     given |= _for_strategy(settings_.assigned(assignments or ()), given)
     return settings_.parse(given)
+
+
+def check_names(settings: Settings) -> None:
+    """Raise TaskError or StrategyError where task or strategy cannot be had, before anything is started for them."""
+    if settings.task not in TASKS:
+        modules.check(settings.task)
+    if settings.strategy not in STRATEGIES or settings.strategy_args:
+        import strategies
+
+        strategies.make(settings)
 
 
 def _for_strategy(assigned: dict[str, str], given: Mapping[str, Any]) -> dict[str, Any]:

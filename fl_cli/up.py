@@ -55,6 +55,7 @@ def up(
     )
     if settings.min_clients > clients:
         raise SettingsError(f"min_clients must be at most --clients ({clients}); got {settings.min_clients}")
+    options.check_names(settings)
     directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
     run = Run.create(directory, settings.model_copy(update={"out": str(directory)}))
     start(run, run.settings, clients=clients, as_json=as_json)
@@ -74,7 +75,12 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
             ):
                 control.submit(settings)
                 events = run.follow(lambda: bool(federation.broken), skip=seen)
-                if show(events, Display.for_terminal(as_json=as_json)) is None:
+                try:
+                    final = show(events, Display.for_terminal(as_json=as_json))
+                except RunFailed:
+                    federation.let_the_server_finish()
+                    raise
+                if final is None:
                     raise NetworkError(
                         f"{federation.broken}. See {run.directory}/logs; its last words: "
                         f"{federation.last_words('serverapp') or federation.last_words('superlink')}"

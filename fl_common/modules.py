@@ -18,10 +18,9 @@ def load(name: str) -> ModuleType:
     A file's folder is put on the import path, so that it may import its neighbours. Loaded once for a process.
     Raises TaskError where there is none, or where it does not import: with the error's type, text and line.
     """
-    if name.endswith(".py") or "/" in name or "\\" in name:
+    if _is_path(name):
         return _at(name)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    _find_from_here()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -32,10 +31,38 @@ def load(name: str) -> ModuleType:
         raise TaskError(_import_failure(name, error)) from error
 
 
-def _at(name: str) -> ModuleType:
+def check(name: str) -> None:
+    """Raise TaskError where `load` would find no file or no such package. Nothing of the module is run."""
+    if _is_path(name):
+        _path_of(name)
+        return
+    _find_from_here()
+    try:
+        found = importlib.util.find_spec(name.partition(".")[0])
+    except ValueError:  # an empty name, or a module without a spec
+        found = None
+    if found is None:
+        raise TaskError(_unknown(name))
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name or "\\" in name
+
+
+def _find_from_here() -> None:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
+def _path_of(name: str) -> Path:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise TaskError(f"task {name}: there is no file {path}. Give the path of a Python file, or one of {BUILT_IN}.")
+    return path
+
+
+def _at(name: str) -> ModuleType:
+    path = _path_of(name)
     loaded = sys.modules.get(path.stem)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded

@@ -13,6 +13,7 @@ from fl_common.settings import Settings
 from fl_server import bundle
 
 CALL_SECONDS = 20.0
+CONNECT_SECONDS = 5.0
 FINISHED = "finished"
 
 
@@ -66,7 +67,8 @@ class Control:
             fab=fab_to_proto(Fab(digest, content, {})),
             override_config=user_config_to_proto(settings.run_config()),
         )
-        return int(self._call(self._stub.StartRun, request, wait=True).run_id)
+        self._connect()
+        return int(self._call(self._stub.StartRun, request).run_id)
 
     def status(self, run_id: int) -> Status:
         """Return how a run stands."""
@@ -101,13 +103,23 @@ class Control:
         if rest:
             yield rest
 
-    def _call(self, method: Any, request: object, *, wait: bool = False) -> Any:
+    def _connect(self) -> None:
         try:
-            return method(request, timeout=CALL_SECONDS, wait_for_ready=wait)
+            grpc.channel_ready_future(self._channel).result(CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise NetworkError(self._unanswered) from None
+
+    def _call(self, method: Any, request: object) -> Any:
+        try:
+            return method(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
             raise NetworkError(self._refused(error)) from None
 
     def _refused(self, error: grpc.RpcError) -> str:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return f"no server answers at {self._address}. Start one with `fl server`, or name it with --server."
+            return self._unanswered
         return f"the server at {self._address} refused: {error.details()}"
+
+    @property
+    def _unanswered(self) -> str:
+        return f"no server answers at {self._address}. Start one with `fl server`, or name it with --server."
