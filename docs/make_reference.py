@@ -31,7 +31,8 @@ the command where it has one (`--rounds 5`), or by `--set name=value`. An unknow
 nearest known one.
 
 A run keeps its settings in its `settings.toml`, from which `fl resume` goes on; there only its own flags and `--set`
-change them. `fl up --config RUN/settings.toml --out OTHER` runs the same again.
+change them. `fl up --config RUN/settings.toml --clients N --out OTHER` runs the same
+again.
 
 An argument of the strategy's constructor that is no setting can be given by `--set` as well, or as
 `--set strategy.name=value`, or in a table `[strategy_arguments]` of the TOML file.
