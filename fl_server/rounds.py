@@ -87,6 +87,7 @@ class Rounds:
         self._observe = observe
         self._leases = Leases(settings.partitions)
         self._sent: tuple[Arrays, ArrayRecord] | None = None
+        self._attempt = 0
         self._test_seconds = 0.0
         self._commit_seconds = 0.0  # of the round before: a round's own is not over when its event is written
         if isinstance(strategy, FedAvg):
@@ -134,6 +135,7 @@ class Rounds:
         for attempt in range(self._settings.max_repeats + 1):
             self._leases = wait_for_clients(self._grid, self._leases, self._settings, announce=self._announce)
             phase = self._phase("train", number, Signature.of(state.arrays))
+            self._attempt = attempt
             if isinstance(self._strategy, FedAvg):
                 self._strategy.attempt = attempt
             try:
@@ -190,7 +192,7 @@ class Rounds:
         if isinstance(self._strategy, FedAvg):
             self._strategy.eligible = lambda: nodes
         else:  # Flower's strategies sample with the module's own generator
-            random.seed(f"{self._settings.seed}-{number}")
+            random.seed(f"{self._settings.seed}-{number}-{self._attempt}")
         messages = configure(number, record, configuration(self._settings, number), view)
         return address(messages, self._leases, self._settings)
 

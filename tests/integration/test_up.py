@@ -42,7 +42,7 @@ def test_a_federation_trains_and_leaves_a_model_a_plot_and_a_history(tmp_path: P
     assert not (out / ".flower").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_stops_everything_that_it_started(tmp_path: Path, start: Start, number: int) -> None:
     out = tmp_path / "run"
     up = start(FL, "up", *SMALL, "--rounds", "1000", "--out", str(out))
@@ -54,7 +54,7 @@ def test_a_signal_stops_everything_that_it_started(tmp_path: Path, start: Start,
     assert not (out / ".flower").exists()
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+@pytest.mark.parametrize("strategy", [pytest.param("fedavg", marks=pytest.mark.slow), "fedadam"])
 def test_a_killed_run_resumes_to_the_weights_of_one_never_interrupted(
     tmp_path: Path, start: Start, strategy: str
 ) -> None:
@@ -101,6 +101,7 @@ def client_of(pid: int, out: Path) -> psutil.Process | None:
     return None
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_meet(tmp_path: Path, start: Start) -> None:
     outs = [tmp_path / "one", tmp_path / "two"]
     ups = [start(FL, "up", *SMALL, "--rounds", "3", "--out", str(out)) for out in outs]
@@ -142,6 +143,7 @@ def test_an_exception_in_a_users_code_costs_that_client_and_no_more(tmp_path: Pa
     assert [event["replies"] for event in events(out, "round")] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_run_whose_every_client_fails_ends_with_their_reason(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(FAILING.replace("== {failing}", ">= 0"))
     done = fl("up", "--task", str(tmp_path / "shop.py"), *SMALL, "--rounds", "2", "--out", str(tmp_path / "run"))

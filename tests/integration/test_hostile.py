@@ -1,0 +1,110 @@
+"""A hostile client on the real Fleet API, among honest ones: what it sends is rejected, and the run goes on."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.proto import fleet_pb2
+from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
+
+from fl_cli.federation import LocalFederation
+from fl_client.connection import Connection, _bare
+from fl_client.node import Node
+from fl_common import wire
+from fl_common.settings import Settings
+from fl_server.control import Control
+from fl_server.runs import Run
+
+GARBAGE = np.random.default_rng(0).bytes(400)
+METRICS = MetricRecord({"num-examples": 10, "loss": 0.1, "accuracy": 1.0, "seconds": 0.1})
+
+
+def random_bytes(message: Message) -> RecordDict:
+    names = wire.unpack(message.content)["arrays"]
+    arrays = {name: Array(array.dtype, array.shape, array.stype, GARBAGE) for name, array in names.items()}
+    return RecordDict({"arrays": ArrayRecord(arrays), "metrics": METRICS})
+
+
+def random_pack(message: Message) -> RecordDict:
+    return RecordDict({f"arrays{wire.SUFFIX}": ConfigRecord({wire.FIELD: GARBAGE}), "metrics": METRICS})
+
+
+def not_a_number(message: Message) -> RecordDict:
+    arrays = {name: np.full(a.shape, np.nan, a.dtype) for name, a in wire.unpack(message.content)["arrays"].items()}
+    return RecordDict({"arrays": ArrayRecord({n: Array(a) for n, a in arrays.items()}), "metrics": METRICS})
+
+
+HOSTILE: list[Callable[[Message], RecordDict]] = [random_bytes, random_pack, not_a_number]
+
+
+class Withholding(Connection):
+    """Announces each third reply and never sends its objects."""
+
+    sent = 0
+
+    def send(self, reply: Message, seconds: float) -> None:
+        self.sent += 1
+        if self.sent % 4:
+            super().send(reply, seconds)
+            return
+        with no_object_id_recompute():
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            request = fleet_pb2.PushMessagesRequest(
+                node=self._node,
+                messages_list=[message_to_proto(_bare(reply))],
+                message_object_trees=[get_object_tree(reply)],
+                clientapp_runtime_list=[seconds],
+            )
+            self._stub.PushMessages(request)
+
+
+@contextmanager
+def hostile_client(address: str) -> Iterator[None]:
+    turn = iter(range(10**6))
+
+    def app(message: Message, context: Context) -> Message:
+        return Message(HOSTILE[next(turn) % len(HOSTILE)](message), reply_to=message)
+
+    stop = threading.Event()
+    node = Node(app, lambda: Withholding(address), node_config={}, stop=stop)
+    thread = threading.Thread(target=node.serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_garbage_on_the_wire_is_rejected_and_the_run_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
+    for key in ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK"):
+        monkeypatch.setenv(key, {"FLWR_TELEMETRY_ENABLED": "0"}.get(key, "1"))
+    settings = Settings(
+        rounds=6,
+        min_clients=3,
+        partitions=3,
+        deadline_seconds=4.0,
+        fraction_evaluate=0.0,
+        out=str(tmp_path),
+        resume=True,
+    )
+    run = Run.create(tmp_path, settings)
+    with (
+        LocalFederation(tmp_path, clients=2) as federation,
+        hostile_client(federation.addresses.fleet),
+        Control(federation.addresses.control) as control,
+    ):
+        control.submit(settings)
+        events = list(run.follow(lambda: bool(federation.broken)))
+        federation.let_the_server_finish()
+    assert events[-1]["event"] == "finished", events[-1]
+    assert [event["replies"] for event in events if event["event"] == "round"] == [2] * 6
+    reasons = [event["reason"] for event in events if event["event"] == "rejected"]
+    assert len(reasons) == 6
+    assert {"malformed", "not-finite"} <= set(reasons)
+    assert {"late", "error"} & set(reasons)
