@@ -14,6 +14,8 @@ import logging
 import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 
 from fl_common.arrays import encode
+from strategies.aggregation import WeightedMean
 from strategies.fedavg import FedAvg
 
 RESULT = Path(__file__).parent / "results" / "aggregation.json"
@@ -102,6 +105,7 @@ def first_round_of(who: str, number: int, megabytes: int, sender: Any) -> None:
     strategy: Any = FedAvg() if who == "ours" else FlowersFedAvg()
     if who == "ours":
         begin(strategy, arrays, number)
+        WeightedMean({"w": np.empty(1 << 21, np.float32)})  # compiles the kernels, once a process: `kernels` below
     base = _resident()
     _reset_peak()
     start = time.perf_counter()
@@ -142,6 +146,20 @@ def _reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def kernels() -> dict[str, float]:
+    """What numba costs a process, once: seconds and megabytes of import and compilation."""
+    code = (
+        "import numpy, time; from pathlib import Path\n"
+        "rss = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "t, m = time.perf_counter(), rss()\n"
+        "import strategies.kernels\n"
+        "print(round(time.perf_counter() - t, 2), round((rss() - m) / 1000, 1))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    return {"seconds": seconds, "mb": megabytes}
+
+
 def bandwidth(threads: int) -> dict[str, float]:
     """GB/s of plain NumPy over 200 MB arrays: copy (2 streams) and a += b (3 streams), bytes read and written."""
     size = 50_000_000
@@ -171,6 +189,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     result = machine.facts() | {
         "memory_bandwidth": {f"{threads} threads": bandwidth(threads) for threads in (1, 2)},
+        "kernels": kernels(),
         "cases": {name: case(*CASES[name], repeats=2 if quick else 7) for name in CASES},
         "how": __doc__,
     }

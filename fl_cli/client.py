@@ -20,7 +20,7 @@ def client(
     data: Annotated[
         str, typer.Option(envvar="FL_DATA", help="This client's own data: npz, csv, parquet, or a folder of images.")
     ] = "",
-    label: Annotated[str, typer.Option(envvar="FL_LABEL", help="Label column of --data. [default: label]")] = "",
+    label: Annotated[str, typer.Option(envvar="FL_LABEL", help="Label column of --data. (default: label)")] = "",
     root_certificates: Annotated[
         str, typer.Option(envvar="FL_ROOT_CERTIFICATES", help="PEM file to know the server by. None: no TLS.")
     ] = "",

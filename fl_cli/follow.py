@@ -6,6 +6,7 @@ from typing import Any
 
 from fl_cli.display import Display
 from fl_common.errors import ParterreError
+from fl_server.events import LAST
 
 Event = Mapping[str, Any]
 MARK = '{"event":'  # how an event begins in a server's log
@@ -25,10 +26,12 @@ def show(events: Iterable[Event], display: Display) -> Event | None:
     with display:
         for event in events:
             display.on_event(event)
-            if event["event"] in ("finished", "failed"):
+            if event["event"] in LAST:
                 final = event
     if final is not None and final["event"] == "failed":
         raise RunFailed(str(final["error"]), int(final.get("exit_code", 1)))
+    if final is not None and final["event"] == "stopped":
+        raise RunFailed("the run was stopped; its rounds so far are kept, and it can go on from there")
     return final
 
 

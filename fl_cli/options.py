@@ -15,19 +15,19 @@ from fl_common.tasks import BUILT_IN as TASKS
 STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")  # known without importing Flower
 
 Task = Annotated[str | None, typer.Option(help="digits, mnist, fashion_mnist, cifar10, ./my_task.py or my_pkg.task")]
-Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds to run. [default: 10]")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds to run. (default: 10)")]
 Strategy = Annotated[
     str | None, typer.Option(help="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad or module:Class.")
 ]
-Fraction = Annotated[float | None, typer.Option(help="Share of the clients asked to train in a round. [default: 1]")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random. [default: 0]")]
+Fraction = Annotated[float | None, typer.Option(help="Share of the clients asked to train in a round. (default: 1)")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random. (default: 0)")]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting, or an argument of the strategy. Repeatable."),
 ]
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
-Out = Annotated[Path | None, typer.Option(help="Directory of the run. [default: a new one under --store]")]
-Store = Annotated[Path | None, typer.Option(help="Directory that holds the runs. [default: runs]")]
+Out = Annotated[Path | None, typer.Option(help="Directory of the run. (default: a new one under --store)")]
+Store = Annotated[Path | None, typer.Option(envvar="FL_STORE", help="Directory that holds the runs. (default: runs)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 

@@ -19,8 +19,10 @@ def register(app: typer.Typer) -> None:
 
 def resume(
     run: Annotated[str, typer.Argument(help="Directory of the run, or its name under --store.")],
-    clients: Annotated[int | None, typer.Option(min=1, help="Client processes. [default: as before]")] = None,
-    rounds: options.Rounds = None,
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="Client processes. (default: one for each partition so far)")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds to end at. (default: as the run began)")] = None,
     assign: options.Assignments = None,
     store: options.Store = None,
     as_json: options.Json = False,
@@ -34,4 +36,6 @@ def resume(
         if key in changes:
             raise SettingsError(f"{key} cannot change in the middle of a run. Begin a new one with `fl up`.")
     settings = settings_.parse(found.settings.model_dump() | changes)
-    up.start(found, settings, clients=clients or max(settings.min_clients, settings.partitions), as_json=as_json)
+    checkpoint = found.latest()
+    before = int(checkpoint.notes["partitions"]) if checkpoint is not None else settings.partitions
+    up.start(found, settings, clients=clients or max(settings.min_clients, before), as_json=as_json)

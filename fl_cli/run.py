@@ -47,4 +47,6 @@ def run(
             raise SystemExit(DETACHED) from None
         if final is None:
             status = control.status(run_id)
+            if status.outcome == "stopped":
+                raise RunFailed(f"run {run_id} was stopped; the server keeps its rounds so far")
             raise RunFailed(f"run {run_id} ended without a result ({status.outcome}): {status.details or 'no details'}")

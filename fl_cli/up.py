@@ -1,7 +1,6 @@
 """`fl up`: a whole federation on this machine, from the first process to the trained model."""
 
 import os
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from fl_cli.federation import LocalFederation, Stopped, stopping_on_signals
 from fl_cli.follow import RunFailed, show
 from fl_common.errors import NetworkError, SettingsError
 from fl_common.settings import Settings
-from fl_server.runs import Run
+from fl_server.runs import Run, new_name
 
 DETACHED = 130
 
@@ -91,13 +90,6 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
             raise SystemExit(128 + stopped.number) from None
         except RunFailed as failed:
             raise RunFailed(f"{failed} (logs: {_short(run.directory)}/logs)", failed.exit_code) from None
-
-
-def new_name(settings: Settings) -> str:
-    """Return a name for a new run: when, what and how."""
-    what = Path(settings.task).stem if settings.task.endswith(".py") else settings.task.rpartition(".")[2]
-    how = settings.strategy.rpartition(":")[2].lower()
-    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{what}-{how}-{os.getpid()}"
 
 
 def _absolute(task: str | None) -> str | None:

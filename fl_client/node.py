@@ -15,6 +15,7 @@ import grpc
 from flwr.app import Context, Error, Message, RecordDict
 
 from fl_client.connection import Connection
+from fl_common.errors import ParterreError
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,8 @@ class Node:
                 return None
             raise
         except (Exception, SystemExit) as error:  # a user's code may call sys.exit
-            log.exception("answering with an error: %s raised", type(error).__name__)
+            expected = isinstance(error, ParterreError)
+            log.error("answering with an error: %s: %s", type(error).__name__, error, exc_info=not expected)
             reason = f"{type(error).__name__}: {error}"[:2000]
             return Message(Error(code=RAISED, reason=reason), reply_to=head)
 

@@ -33,6 +33,7 @@ class ClientOptions:
 def serve(options: ClientOptions) -> None:
     """Serve until SIGTERM or SIGINT: the message in hand is finished, the server is told, and the call returns."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     certificates = _read_certificates(options.root_certificates)
     _check(options)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DataOptions", "Examples", "Task", "build", "check_fit", "count", "resolve"]
 
+BUNDLED = "fl_user_task"  # the package that a task file becomes when it travels in a Flower app bundle
 REQUIRED = ("build_model", "load_partition")
 
 
@@ -101,9 +102,11 @@ def _named(settings: Settings, trusted: bool) -> Task:
     if settings.task in BUILT_IN:
         return make(settings.task, settings)
     if not trusted:
+        bundled = settings.task.removeprefix(f"{BUNDLED}.")
+        own = settings.task if bundled == settings.task else f"./{bundled}.py"
         raise TaskError(
             f"this client has no task {settings.task!r}, and runs no code that a server names. "
-            f"Start it with --task {settings.task}, or use one of {', '.join(BUILT_IN)}."
+            f"Start it with --task {own}, or use one of {', '.join(BUILT_IN)}."
         )
     return _from_module(settings.task, modules.load(settings.task), settings)
 

@@ -3,11 +3,12 @@
 Flower calls it, over its gRPC grid (deployed), its Ray grid, or ours in one process.
 """
 
+import importlib.util
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from flwr.serverapp.strategy import Strategy
 import strategies
 from fl_common import settings as settings_
 from fl_common.arrays import Arrays, nbytes
-from fl_common.errors import ParterreError, StoreError
+from fl_common.errors import ParterreError, StoreError, TaskError
 from fl_common.evaluation import Evaluator
 from fl_common.lean import keras
 from fl_common.settings import Settings
-from fl_common.task import Task, build, resolve
+from fl_common.task import BUNDLED, Task, build, resolve
 from fl_common.weights import assign, non_trainable_names, weights_of
 from fl_server.disk import plainly
 from fl_server.observers import Observer
@@ -30,7 +31,7 @@ from fl_server.observers.plots import draw
 from fl_server.observers.standard_output import StandardOutput
 from fl_server.observers.tensorboard import TensorBoard
 from fl_server.rounds import Rounds, State, restore_strategy
-from fl_server.runs import Run
+from fl_server.runs import Run, new_name
 from strategies.fedavg import FedAvg
 
 MODEL = "model.keras"
@@ -51,10 +52,27 @@ def open_run(settings: Settings) -> Run:
     """Return the run to write: the one in `out` where it is to be resumed, a new one otherwise."""
     if settings.resume:
         return Run.open(Path(settings.out))
-    store = Path(os.environ.get(STORE_VARIABLE, settings.store))
-    name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{Path(settings.task).stem}-{os.getpid()}"
-    directory = Path(settings.out) if settings.out else store / name
-    return Run.create(directory, settings.model_copy(update={"out": str(directory)}))
+    chosen = settings.store != Settings.model_fields["store"].default
+    store = Path(settings.store if chosen else os.environ.get(STORE_VARIABLE, settings.store))
+    directory = Path(settings.out) if settings.out else store / new_name(settings)
+    run = Run.create(directory, settings.model_copy(update={"out": str(directory), "task": _kept(settings, directory)}))
+    if settings.task.startswith(f"{BUNDLED}."):
+        with plainly(f"keep the task in {directory}"):
+            shutil.copyfile(_source(settings.task), _kept(settings, directory))
+    return run
+
+
+def _kept(settings: Settings, directory: Path) -> str:
+    """Return the task by which the run is found again: a bundle is gone after the run, so its task file is kept."""
+    name = settings.task.removeprefix(f"{BUNDLED}.")
+    return str(directory.resolve() / f"{name}.py") if name != settings.task else settings.task
+
+
+def _source(task: str) -> str:
+    spec = importlib.util.find_spec(task)
+    if spec is None or spec.origin is None:
+        raise TaskError(f"the bundle of this run has no task {task}. Submit it again with `fl run --task FILE`.")
+    return spec.origin
 
 
 def serve(grid: Grid, settings: Settings, run: Run) -> None:
@@ -75,6 +93,9 @@ def serve(grid: Grid, settings: Settings, run: Run) -> None:
             with suppress(StoreError):  # a full disk may be what went wrong; the error itself is raised below
                 picture(settings, run)
             observe(run.append({"event": "failed", "error": text, "exit_code": code}))
+            raise
+        except (SystemExit, KeyboardInterrupt):  # `flwr stop`, or a signal: the run can be resumed
+            observe(run.append({"event": "stopped"}))
             raise
         finally:
             for observer in observers:
@@ -147,7 +168,7 @@ def _started(settings: Settings, run: Run, arrays: Arrays, resumed_from: int | N
         "event": "started",
         "run": run.name,
         "run_dir": str(run.directory),
-        "task": settings.task,
+        "task": settings.task.removeprefix(f"{BUNDLED}."),
         "strategy": settings.strategy,
         "rounds": settings.rounds,
         "seed": settings.seed,

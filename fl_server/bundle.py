@@ -6,9 +6,9 @@ from pathlib import Path
 import fl_common
 from fl_common.errors import TaskError
 from fl_common.settings import Settings
+from fl_common.task import BUNDLED
 
 PACKAGES = ("fl_common", "fl_client", "fl_server", "strategies")
-TASK_PACKAGE = "fl_user_task"  # where a task file lies inside a bundle
 
 
 def build(settings: Settings) -> tuple[bytes, str, Settings]:
@@ -28,9 +28,9 @@ def build(settings: Settings) -> tuple[bytes, str, Settings]:
         path = Path(settings.task).expanduser()
         if not path.is_file():
             raise TaskError(f"task file {settings.task} does not exist. Give the path of a Python file.")
-        files[f"{TASK_PACKAGE}/__init__.py"] = b""
-        files[f"{TASK_PACKAGE}/{path.name}"] = path
-        settings = settings.model_copy(update={"task": f"{TASK_PACKAGE}.{path.stem}"})
+        files[f"{BUNDLED}/__init__.py"] = b""
+        files[f"{BUNDLED}/{path.name}"] = path
+        settings = settings.model_copy(update={"task": f"{BUNDLED}.{path.stem}"})
     files["pyproject.toml"] = manifest().encode()
     bundle, _ = build_fab_from_files(files)
     return bundle, hashlib.sha256(bundle).hexdigest(), settings

@@ -15,7 +15,7 @@ from fl_server.disk import plainly
 
 Event = dict[str, Any]
 
-LAST = ("finished", "failed")
+LAST = ("finished", "failed", "stopped")
 POLL_SECONDS = 0.05
 
 

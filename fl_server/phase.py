@@ -75,9 +75,9 @@ class Phase:
             raise QuorumMissed(f"{self.good} good replies of {self.cohort} asked; the quorum is {quorum}")
 
     def spread(self) -> dict[str, list[float]]:
-        """Return, for each metric that every client reported, its minimum, quartiles and maximum over the clients."""
-        shared = set.intersection(*(set(each) for each in self.metrics)) if self.metrics else set()
-        return {name: self.quartiles(name) for name in sorted(shared - {"seconds"})}
+        """Return each metric's minimum, quartiles and maximum over the clients that reported it."""
+        names = {name for each in self.metrics for name in each}
+        return {name: self.quartiles(name) for name in sorted(names - {"seconds"})}
 
     def quartiles(self, name: str) -> list[float]:
         """Return minimum, quartiles and maximum of one metric over the clients that reported it."""

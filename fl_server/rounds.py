@@ -27,6 +27,8 @@ from fl_server.uniform import uniform
 from strategies import foreign
 from strategies.fedavg import FedAvg
 
+HEADLINES = ("loss", "accuracy", "evaluated_on", "seconds")
+
 Evaluate = Callable[[Arrays], Mapping[str, float]]
 Observe = Callable[[Mapping[str, Any]], None]
 
@@ -39,12 +41,18 @@ class State:
     round: int = 0
     best_loss: float = math.inf
     since_best: int = 0
+    partitions: int = 0
     result: Mapping[str, Any] = field(default_factory=dict)
 
     def checkpoint(self, strategy: Strategy) -> Checkpoint:
         """Return the state as the run store keeps it."""
         best = self.best_loss if math.isfinite(self.best_loss) else None
-        notes = {"best_loss": best, "since_best": self.since_best, "result": dict(self.result)}
+        notes = {
+            "best_loss": best,
+            "since_best": self.since_best,
+            "partitions": self.partitions,
+            "result": dict(self.result),
+        }
         return Checkpoint(self.round, self.arrays, _strategy_state(strategy), notes)
 
     @classmethod
@@ -52,7 +60,8 @@ class State:
         """Return the state that a checkpoint holds."""
         notes = checkpoint.notes
         best = math.inf if notes["best_loss"] is None else float(notes["best_loss"])
-        return cls(checkpoint.arrays, checkpoint.round, best, int(notes["since_best"]), notes["result"])
+        since, partitions = int(notes["since_best"]), int(notes["partitions"])
+        return cls(checkpoint.arrays, checkpoint.round, best, since, partitions, notes["result"])
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ class Rounds:
 
     def run(self, state: State) -> tuple[State, str]:
         """Run on from `state`; return the last state and why it stopped: "rounds", "target_accuracy" or "patience"."""
+        self._leases = Leases(self._settings.partitions, highest=state.partitions)
         while (reason := self._over(state)) is None:
             state = self._round(state)
         return state, reason
@@ -114,7 +124,8 @@ class Rounds:
         trained_at = time.perf_counter()
         result, evaluation = self._assess(trained.arrays, number, trained.phase.failed)
         evaluated_at = time.perf_counter()
-        state = _advance(replace(state, arrays=trained.arrays, round=number, result=result))
+        partitions = self._leases.partitions
+        state = _advance(replace(state, arrays=trained.arrays, round=number, partitions=partitions, result=result))
         phases = {
             "train": trained_at - started - trained.aggregate_seconds,
             "aggregate": trained.aggregate_seconds,
@@ -241,9 +252,10 @@ class Rounds:
             "cohort": trained.phase.cohort,
             "replies": trained.phase.good,
             "rejected": trained.phase.rejected + phase.rejected,
-            "loss": None,
-            "accuracy": None,
-            **result,
+            "loss": result.get("loss"),
+            "accuracy": result.get("accuracy"),
+            "evaluated_on": result.get("evaluated_on"),
+            "metrics": {name: value for name, value in result.items() if name not in HEADLINES},
             "train_loss": trained.metrics.get("loss"),
             "train_accuracy": trained.metrics.get("accuracy"),
             "bytes_up": trained.phase.bytes_up,

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal, Self
@@ -22,13 +23,14 @@ from fl_server import checkpoints, disk, events
 from fl_server.checkpoints import Checkpoint
 from fl_server.events import Event
 
-__all__ = ["Checkpoint", "Run", "Status", "listing"]
+__all__ = ["Checkpoint", "Run", "Status", "listing", "new_name"]
 
 log = logging.getLogger(__name__)
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 SETTINGS, EVENTS, CHECKPOINTS, LOCK = "settings.toml", "events.jsonl", "checkpoints", ".lock"
+LAST_WORDS: dict[str, Status] = {"finished": "finished", "failed": "failed", "stopped": "interrupted"}
 LOCK_SECONDS = 0.5  # a reader that asks for the status holds the lock for an instant
 
 
@@ -158,7 +160,7 @@ class Run:
         """What became of the run: its last word, or else whether a process still writes it."""
         course = [event["event"] for event in self.events() if event["event"] in ("started", "round", *events.LAST)]
         if course and course[-1] in events.LAST:
-            return "finished" if course[-1] == "finished" else "failed"
+            return LAST_WORDS[course[-1]]
         return "running" if self._locked or self._is_locked() else "interrupted"
 
     def _is_locked(self) -> bool:
@@ -187,6 +189,13 @@ class Run:
         log.warning("the checkpoint of round %d is passed over: %s", number, detail)
         if self._locked:
             self.append({"event": "damaged", "round": number, "detail": detail})
+
+
+def new_name(settings: Settings) -> str:
+    """Return a name for a new run: when, what and how."""
+    what = settings.task.removesuffix(".py").replace("/", ".").rpartition(".")[2]
+    how = settings.strategy.rpartition(":")[2].lower()
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{what}-{how}-{os.getpid()}"
 
 
 def listing(store: Path) -> list[Run]:

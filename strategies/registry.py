@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
+import sys
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
@@ -57,6 +59,8 @@ def find(name: str) -> type[Strategy]:
     if not colon:
         hint = _near(name, BUILT_IN)
         raise StrategyError(f"unknown strategy {name!r}. {hint} Any other by its import path, module:Class.")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         found = getattr(import_module(module), attribute)
     except Exception as error:  # importing a user's module may raise anything

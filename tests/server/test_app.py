@@ -90,7 +90,20 @@ def test_a_run_without_a_directory_gets_one_in_the_store(tmp_path, monkeypatch):
     assert first.directory.parent == tmp_path / "mine"
     assert first.settings.out == str(first.directory)
     monkeypatch.setenv("FL_STORE", str(tmp_path / "theirs"))
-    assert app.open_run(Settings(store=str(tmp_path / "mine"))).directory.parent == tmp_path / "theirs"
+    assert app.open_run(Settings()).directory.parent == tmp_path / "theirs"  # the server's own store
+    assert app.open_run(Settings(store=str(tmp_path / "other"))).directory.parent == tmp_path / "other"
+
+
+def test_a_task_that_came_in_a_bundle_is_kept_with_its_run(tmp_path, monkeypatch):
+    package = tmp_path / "bundle" / "fl_user_task"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "shop.py").write_text("answer = 42\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "bundle"))
+    run = app.open_run(Settings(task="fl_user_task.shop", store=str(tmp_path / "store")))
+    assert run.settings.task == str(run.directory / "shop.py")
+    assert (run.directory / "shop.py").read_text() == "answer = 42\n"
+    assert "-shop-fedavg-" in run.name
 
 
 def test_a_finished_run_resumed_with_more_rounds_goes_on_to_the_same_bits(finished, clients, tmp_path):

@@ -91,11 +91,13 @@ def test_an_evaluation_may_have_no_examples_and_needs_no_arrays():
     assert list(current.replies([answer(none)], quorum=0)) == [none]
 
 
-def test_the_spread_is_of_the_metrics_that_all_reported():
+def test_the_spread_of_a_metric_is_over_the_clients_that_reported_it():
     current = phase([])
     told = [reply(MODEL, 5, loss=float(value), seconds=1.0, **extra) for value, extra in ((1, {}), (3, {"mae": 2.0}))]
     list(current.replies([answer(each) for each in told], quorum=0))
-    assert current.spread() == {"loss": [1.0, 1.5, 2.0, 2.5, 3.0]}
+    assert current.spread() == {"loss": [1.0, 1.5, 2.0, 2.5, 3.0], "mae": [2.0] * 5}
+    assert current.quartiles("seconds") == [1.0] * 5
+    assert current.quartiles("nothing") == []
 
 
 def test_nobodys_spread_is_empty():

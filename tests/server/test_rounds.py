@@ -146,6 +146,15 @@ def test_the_event_of_a_round_counts_what_happened(bench, tmp_path):
     assert len(event["spread"]["accuracy"]) == 5
 
 
+def test_no_metric_of_a_model_can_pass_for_a_figure_of_the_round(bench, tmp_path):
+    odd = {"loss": 0.5, "round": 99.0, "seconds": 1e6, "recall": 0.25}
+    *_, run = bench.run(tmp_path / "run", bench.grid(), rounds=1, evaluate=lambda arrays: odd)
+    event = run.rounds()[0]
+    assert (event["round"], event["loss"], event["accuracy"]) == (1, 0.5, None)
+    assert event["seconds"] < 1e5
+    assert event["metrics"] == {"round": 99.0, "recall": 0.25}
+
+
 def test_without_a_test_set_the_clients_evaluate(bench, tmp_path):
     event = bench.run(tmp_path / "run", bench.grid(), rounds=1)[2].rounds()[0]
     assert event["evaluated_on"] == "clients"
