@@ -77,14 +77,14 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
                 try:
                     final = show(events, Display.for_terminal(as_json=as_json))
                 except RunFailed:
-                    federation.let_the_server_finish()
+                    federation.let_the_server_finish(run)
                     raise
                 if final is None:
                     raise NetworkError(
                         f"{federation.broken}. See {run.directory}/logs; its last words: "
                         f"{federation.last_words('serverapp') or federation.last_words('superlink')}"
                     )
-                federation.let_the_server_finish()
+                federation.let_the_server_finish(run)
         except Stopped as stopped:
             typer.echo(f"stopped; go on with: fl resume {_short(run.directory)}", err=True)
             raise SystemExit(128 + stopped.number) from None

@@ -161,9 +161,10 @@ class Run:
         course = [event["event"] for event in self.events() if event["event"] in ("started", "round", *events.LAST)]
         if course and course[-1] in events.LAST:
             return LAST_WORDS[course[-1]]
-        return "running" if self._locked or self._is_locked() else "interrupted"
+        return "running" if self._locked or self.is_locked() else "interrupted"
 
-    def _is_locked(self) -> bool:
+    def is_locked(self) -> bool:
+        """Say whether a process holds the right to write."""
         path = self.directory / LOCK
         if not path.exists():
             return False
