@@ -4,6 +4,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# pip's own index, where one is configured, is uv's too.
+UV = index=$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true); \
+	$${index:+env UV_DEFAULT_INDEX=$$index} env VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 OUT ?= runs/demo
 
 export FLWR_TELEMETRY_ENABLED := 0
@@ -32,18 +35,19 @@ bench: $(STAMP) ## measure; results go to benchmarks/results
 	@$(BIN)/python benchmarks/aggregation.py
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/deployed_round.py
+	@$(BIN)/python benchmarks/readme.py
 
 # uv installs the lock several times faster than pip; byte-compiling once saves seconds at every start of TensorFlow.
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Parterre needs Python 3.11, 3.12 or 3.13; none was found. Set PYTHON=/path/to/python3." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --compile-bytecode -r requirements.lock
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
+	@$(UV) pip install --quiet --compile-bytecode -r requirements.lock
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 lock: ## resolve the lock again, for Python 3.11 to 3.13 at once
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header pyproject.toml -o requirements.lock
 
 clean: ## remove what was built
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache

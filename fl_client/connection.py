@@ -14,7 +14,7 @@ from flwr.app.message import remove_content_from_message
 from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto import fleet_pb2, fleet_pb2_grpc, heartbeat_pb2
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest
 from flwr.proto.node_pb2 import Node as NodeProto
 from flwr.supercore.grpc import create_channel
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
@@ -60,6 +60,7 @@ class Connection:
         )
         self._stub = fleet_pb2_grpc.FleetStub(self._channel)
         self.node_id = 0
+        self._sent: PullObjectRequest | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +137,18 @@ class Connection:
             wanted = set(self._stub.PushMessages(request, timeout=CALL_SECONDS).objects_to_push)
             push: Callable[[str, bytes], None] = make_push_object_fn_protobuf(self._stub.PushObject, self._node, run_id)
             push_objects(get_all_nested_objects(reply), push, object_ids_to_push=wanted)
+            self._sent = PullObjectRequest(node=self._node, run_id=run_id, object_id=reply.object_id)
+
+    def taken(self) -> bool:
+        """Say whether the run has taken the last reply; True where there was none, or where the run is over."""
+        if self._sent is None:
+            return True
+        try:
+            return not self._stub.PullObject(self._sent, timeout=CALL_SECONDS).object_found
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.PERMISSION_DENIED:  # the run is over
+                return True
+            raise
 
 
 def _bare(message: Message) -> Message:

@@ -29,6 +29,8 @@ REFUSALS = (
     grpc.StatusCode.ABORTED,
 )
 
+LEAVE_SECONDS = 3.0  # how long a leaving node waits for its last reply to be taken
+
 App = Callable[[Message, Context], Message]
 
 
@@ -122,6 +124,7 @@ class Node:
         envelope = connection.poll()
         if envelope is None:
             return False
+        log.info("received: %s of run %d", envelope[0].metadata.message_type, envelope[0].metadata.run_id)
         started = time.perf_counter()
         reply = self._reply(connection, envelope)
         if reply is not None:
@@ -167,7 +170,11 @@ class Node:
         return self._contexts[run_id]
 
     def _leave(self, connection: Connection) -> None:
+        """Say goodbye, once the last reply was taken: a SuperLink drops the replies of a node that has left."""
+        limit = time.monotonic() + LEAVE_SECONDS
         try:
+            while not connection.taken() and time.monotonic() < limit:
+                time.sleep(self._pace.shortest)
             connection.leave()
             log.info("left the server")
         except grpc.RpcError as error:

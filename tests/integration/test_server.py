@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fl_server.superlink import free_ports
-from tests.integration.conftest import FL, Start, fl, stop, until
+from tests.integration.conftest import FL, Start, descendants, fl, stop, until
 
 
 class Fleet:
@@ -76,3 +76,30 @@ def test_a_client_finds_its_server_again_after_a_restart(fleet: Fleet, start: St
     until(lambda: fleet.log("client-0").count("joined") == 2, "the client to join again", client)
     done = fleet.run("--rounds", "1", "--set", "min_clients=1")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_superlink_that_falls_is_started_again_and_the_client_finds_it(fleet: Fleet) -> None:
+    client = fleet.client("client-0")
+    log = str(fleet.directory / "store" / ".superlink" / "superlink.log")
+    superlink = next(
+        each for each in descendants(fleet.server.pid) if Path(f"/proc/{each.pid}/fd/1").readlink() == Path(log)
+    )
+    superlink.kill()
+    until(lambda: fleet.log("server").count("server is up") == 2, "the SuperLink to be started again", fleet.server)
+    until(lambda: fleet.log("client-0").count("joined") == 2, "the client to join again", client)
+    done = fleet.run("--rounds", "1", "--set", "min_clients=1")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_client_told_to_stop_finishes_the_message_in_hand(fleet: Fleet, start: Start) -> None:
+    client = fleet.client("client-0")
+    run = start(
+        FL, "run", "--server", f"127.0.0.1:{fleet.control}", "--json", "--rounds", "1", "--set", "min_clients=1",
+        "--set", "local_epochs=500", "--set", "fraction_evaluate=0", log="run.log",
+    )  # fmt: skip
+    until(lambda: "received: train" in fleet.log("client-0"), "a message in hand", run)
+    assert stop(client) == 0
+    assert "left the server" in fleet.log("client-0")
+    assert run.wait(timeout=240) == 0, fleet.log("run")  # its one round had its one reply

@@ -1,0 +1,88 @@
+"""Writes the README's table of measurements from benchmarks/results. Run it after a benchmark."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+START, END = "<!-- measured:start -->\n", "<!-- measured:end -->\n"
+
+
+def result(name: str) -> dict[str, Any]:
+    """Read one result."""
+    return dict(json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()))
+
+
+def table() -> str:
+    """Return the table as Markdown."""
+    rounds, start, folds = (result(name) for name in ("deployed_round", "startup", "aggregation"))
+    phases, inside = rounds["ours_phases_median_s"], rounds["inside_the_phases_median_s"]
+    client = start["client_alone"]
+    shared = start["up_4_clients_memory_mb"]
+    rows = [
+        (
+            "a round (train and evaluate), 2 clients, digits, `mlp`",
+            f"{rounds['ours_median_s']:.2f} s; the same app on stock Flower processes {rounds['stock_median_s']:.1f} s "
+            f"({rounds['ratio']:.0f} times)",
+            "deployed_round.py",
+        ),
+        (
+            "where that round goes",
+            f"train {phases['train'] * 1e3:.0f} ms, of which computing {inside['slowest client trains'] * 1e3:.0f}; "
+            f"evaluate {phases['evaluate'] * 1e3:.0f} ms, of which computing "
+            f"{max(inside['slowest client evaluates'], inside['server evaluates']) * 1e3:.0f}; aggregate "
+            f"{phases['aggregate'] * 1e3:.0f} ms; commit {phases['commit'] * 1e3:.0f} ms. "
+            "The rest of the phases is gRPC calls and polling",
+            "deployed_round.py",
+        ),
+        (
+            "`fl up` with 4 clients, from the command to the end of the first round",
+            f"{start['up_4_clients_median']['to_first_round_s']:.1f} s",
+            "startup.py",
+        ),
+        (
+            "memory: a client on its own, at its peak; a client of `fl up`, its share",
+            f"{client['peak_rss']:.0f} MB; {max(each['pss'] for each in shared['client']):.0f} MB",
+            "startup.py",
+        ),
+        ("an idle client", f"{client['idle_cpu_percent']:.1f} % of a core", "startup.py"),
+        ("`fl --help`", f"{start['help_median_s']:.2f} s", "startup.py"),
+        *(
+            (
+                f"aggregating {name}",
+                f"{case['clock']['ours_gb_s']:.1f} GB/s; Flower's FedAvg {case['clock']['flower_gb_s']:.1f} "
+                f"({case['clock']['ratio']:.1f} times). In the first round of a process "
+                f"{case['first_round']['ours_gb_s']:.1f} and {case['first_round']['flower_gb_s']:.1f}. Memory "
+                f"{case['ours_peak_mb']:.0f} MB more than before the round; Flower {case['flower_peak_mb']:.0f}",
+                "aggregation.py",
+            )
+            for name, case in folds["cases"].items()
+        ),
+        (
+            "memory bandwidth beside that (NumPy's `a += b`, 1 and 2 threads)",
+            " and ".join(f"{each['add_gb_s']:.0f}" for each in folds["memory_bandwidth"].values()) + " GB/s",
+            "aggregation.py",
+        ),
+    ]
+    machine, versions = rounds["machine"], rounds["versions"]
+    lines = ["| what | measured | script |", "|---|---|---|", *(f"| {a} | {b} | `{c}` |" for a, b, c in rows)]
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['cores']} virtual cores, {machine['memory_gb']:.0f} GB, shared and noisy; Python "
+        f"{versions['python']}, flwr {versions['flwr']}, TensorFlow {versions.get('tensorflow-cpu', '')}; "
+        f"{rounds['date'][:10]}. `make bench` measures again; `benchmarks/results` holds every value.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write it."""
+    text = README.read_text()
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    README.write_text(before + START + table() + END + after)
+
+
+if __name__ == "__main__":
+    main()
