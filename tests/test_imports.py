@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "strategies": {"fl_common"},
     "fl_client": {"fl_common"},
     "fl_server": {"strategies", "fl_common"},
-    "fl_cli": {"fl_client", "fl_server", "strategies", "fl_common"},
+    "fl_simulation": {"fl_client", "fl_server", "strategies", "fl_common"},
+    "fl_cli": {"fl_simulation", "fl_client", "fl_server", "strategies", "fl_common"},
 }
 MODULES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
 PUBLIC_FLOWER = ("flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp")
