@@ -44,9 +44,7 @@ def simulate(
     app: Annotated[Path, typer.Option(help="Folder of a Flower app, with a pyproject.toml.")],
     num_supernodes: Annotated[int, typer.Option(min=1, help="Simulated clients.")],
     run_config: Annotated[str, typer.Option(help="key=value pairs, or a TOML file, over the app's own config.")] = "",
-    backend: Annotated[
-        str, typer.Option(help="batched: one process, in bulk. ray: Flower's own.")
-    ] = "batched",
+    backend: Annotated[str, typer.Option(help="batched: one process, in bulk. ray: Flower's own.")] = "batched",
     verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
 ) -> None:
     """Simulate a Flower app."""

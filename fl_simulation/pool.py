@@ -47,6 +47,7 @@ class SharedPool:
         shared = share(partitions)
         check_fit(trainer.model, shared.examples)
         self._rows = shared.rows
+        self._known: dict[int, tuple[Rows, Rows]] = {}  # of clients that were asked: at most 4 bytes for each example
         self._data = resident(shared.examples)
 
     def check(self, partition: int) -> Exception | None:
@@ -55,7 +56,13 @@ class SharedPool:
 
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the whole data set, and the rows of these partitions."""
-        return self._data, [self._rows(partition)[which].astype(np.int32) for partition in partitions]
+        return self._data, [self._get(partition)[which] for partition in partitions]
+
+    def _get(self, partition: int) -> tuple[Rows, Rows]:
+        if partition not in self._known:
+            train, validation = self._rows(partition)
+            self._known[partition] = train.astype(np.int32), validation.astype(np.int32)
+        return self._known[partition]
 
 
 class OwnPool:

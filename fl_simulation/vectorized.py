@@ -20,6 +20,9 @@ from fl_simulation.rules import register
 from fl_simulation.work import Cohort, Outcome
 
 Tensor = Any
+Shape = tuple[int, int] | None
+
+OWN_PROGRAMS = 2
 
 
 class Vectorized:
@@ -35,15 +38,16 @@ class Vectorized:
         self._randomness = trainer.randomness
         self._names = trainer.names
         self._functional: Functional | None = None
-        self._programs: dict[tuple[bool, bool], Any] = {}
+        self._programs: dict[tuple[bool, bool, Shape], Any] = {}
+        self._shapes: set[tuple[int, int]] = set()
 
     def train(self, weights: Sequence[NDArray[Any]], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train each client of the cohort from `weights`, which are in the order of `model.weights`.
 
         data: resident tensors of (x, y) or (x, y, sample_weight). mean: return the clients' weighted mean only.
         """
-        program = self._program(data, proximal=mu > 0, mean=mean)
         work = _Steps(cohort)
+        program = self._program(data, proximal=mu > 0, mean=mean, shape=self._shape(work))
         seeds = self._seeds(cohort)[work.order]
         trained, metrics, finite = program(
             list(weights),
@@ -84,16 +88,27 @@ class Vectorized:
         ]
         return np.stack(values)
 
-    def _program(self, data: Any, *, proximal: bool, mean: bool) -> Any:
-        key = (proximal, mean)
+    def _shape(self, work: "_Steps") -> Shape:
+        """Return the numbers of clients and of examples in a step for a program of their own, while these are few.
+
+        A program that knows them has half the operations. None: any.
+        """
+        shape = (work.rows.shape[1], work.rows.shape[2])
+        if not work.even or (shape not in self._shapes and len(self._shapes) >= OWN_PROGRAMS):
+            return None
+        self._shapes.add(shape)
+        return shape
+
+    def _program(self, data: Any, *, proximal: bool, mean: bool, shape: Shape) -> Any:
+        key = (proximal, mean, shape)
         if key not in self._programs:
             self._randomness.install()
             build_metrics(self._model, data)
             self._functional = self._functional or Functional(self._model, self._randomness.states()[1:])
-            self._programs[key] = self._traced(self._functional, data, proximal, mean)
+            self._programs[key] = self._traced(self._functional, data, proximal, mean, shape)
         return self._programs[key]
 
-    def _traced(self, functional: Functional, data: Any, proximal: bool, mean: bool) -> Any:
+    def _traced(self, functional: Functional, data: Any, proximal: bool, mean: bool, shape: Shape) -> Any:
         def train(
             weights: list[Tensor],
             seeds: Tensor,
@@ -118,21 +133,22 @@ class Vectorized:
             return trained, metrics, finite
 
         function = tf.function(train, autograph=False, reduce_retracing=True)
+        clients, batch = shape or (None, None)
         function.get_concrete_function(
             [tf.TensorSpec(weight.shape, weight.dtype) for weight in self._model.weights],
-            tf.TensorSpec((None, len(functional.seeds), 2), tf.int64),
-            tf.TensorSpec((None, None, None), tf.int32),
-            tf.TensorSpec((None, None), tf.int32),
-            tf.TensorSpec((None, None), tf.bool),
+            tf.TensorSpec((clients, len(functional.seeds), 2), tf.int64),
+            tf.TensorSpec((None, clients, batch), tf.int32),
+            tf.TensorSpec((None, clients), tf.int32),
+            tf.TensorSpec((None, clients), tf.bool),
             tf.TensorSpec((None,), tf.int32),
-            tf.TensorSpec((None,), tf.float32),
+            tf.TensorSpec((clients,), tf.float32),
             tf.TensorSpec((), tf.float32),
             specs(data),
         )
         return function
 
     def _begin(self, functional: Functional, trainable: list[Tensor], seeds: Tensor) -> Carried:
-        clients = tf.shape(seeds)[0]
+        clients = seeds.shape[0] or tf.shape(seeds)[0]
         slots = [tf.constant(self._slots.initial(each)) for each in functional.slots]
         metrics = [tf.zeros(each.shape, each.dtype) for each in functional.metrics]
         return Carried(
@@ -164,6 +180,10 @@ class _Loop:
     ) -> Carried:
         """Take all steps. rows: [steps, clients, batch]; sizes, fresh: [steps, clients]; active: [steps]."""
 
+        def all_at_once(step: Tensor, lists: Any, common: list[Tensor]) -> Any:
+            after = self._together(Carried(*lists), common, rows[step], sizes[step], fresh[step])
+            return step + 1, after.lists(), self._functional.advanced(common)
+
         def one(step: Tensor, lists: Any, common: list[Tensor]) -> Any:
             count = active[step]
             before = Carried(*lists)
@@ -174,17 +194,22 @@ class _Loop:
             return step + 1, lists, self._functional.advanced(common)
 
         start = (tf.constant(0), carried.lists(), common)
+        known = rows.shape[1] is not None
         shapes = tf.nest.map_structure(lambda each: each.shape, start)
         loose = (shapes[0], tf.nest.map_structure(_any_number, shapes[1]), shapes[2])
         steps = tf.shape(active)[0]
         _, lists, _ = tf.while_loop(
-            lambda step, *_: step < steps, one, start, shape_invariants=loose, parallel_iterations=1
+            lambda step, *_: step < steps,
+            all_at_once if known else one,
+            start,
+            shape_invariants=shapes if known else loose,
+            parallel_iterations=1,
         )
         return Carried(*lists)
 
     def _together(self, carried: Carried, common: list[Tensor], rows: Tensor, sizes: Tensor, fresh: Tensor) -> Carried:
         batch = tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), self._data)
-        present = tf.sequence_mask(sizes, tf.shape(rows)[1], tf.float32)
+        present = tf.sequence_mask(sizes, rows.shape[1] or tf.shape(rows)[1], tf.float32)
         metrics = [tf.where(_aligned(fresh, value), tf.zeros_like(value), value) for value in carried.metrics]
         carried = Carried(carried.trainable, carried.slots, carried.seeds, metrics)
 
@@ -215,6 +240,7 @@ class _Steps:
         counts = np.array([sum(-(-len(epoch) // batch) for epoch in plan) for plan in cohort.plans])
         self.order = np.argsort(-counts, kind="stable")
         steps = int(counts.max())
+        self.even = steps == counts.min()
         self.rows = np.zeros((steps, len(cohort), batch), np.int32)
         self.sizes = np.zeros((steps, len(cohort)), np.int32)
         self.fresh = np.zeros((steps, len(cohort)), np.bool_)
@@ -225,13 +251,15 @@ class _Steps:
     def _fill(self, place: int, plan: Sequence[NDArray[np.int32]], batch: int) -> None:
         step = 0
         for epoch in plan:
+            steps = -(-len(epoch) // batch)
+            padded = np.resize(
+                epoch, steps * batch
+            )  # padded with its own rows, which are real data
+            self.rows[step : step + steps, place] = padded.reshape(steps, batch)
+            self.sizes[step : step + steps, place] = batch
+            self.sizes[step + steps - 1, place] = len(epoch) - (steps - 1) * batch
             self.fresh[step, place] = True
-            for start in range(0, len(epoch), batch):
-                chosen = epoch[start : start + batch]
-                self.rows[step, place, : len(chosen)] = chosen
-                self.rows[step, place, len(chosen) :] = chosen[0]
-                self.sizes[step, place] = len(chosen)
-                step += 1
+            step += steps
 
 
 def _with_tail(after: Carried, before: Carried, count: Tensor) -> Any:
@@ -243,7 +271,7 @@ def _with_tail(after: Carried, before: Carried, count: Tensor) -> Any:
 
 
 def _repeated(value: Tensor, clients: Tensor) -> Tensor:
-    return tf.broadcast_to(value, tf.concat([[clients], tf.shape(value)], 0))
+    return tf.broadcast_to(value, tf.concat([[clients], value.shape], 0))
 
 
 def _any_number(shape: Any) -> Any:
