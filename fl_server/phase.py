@@ -68,7 +68,7 @@ class Phase:
             try:
                 self._check(answer)
             except RejectedReply as rejection:
-                self._reject(answer.node, rejection)
+                self._reject(answer.node, rejection, standing)
                 continue
             self.good += standing
             yield cast(Message, answer.reply)
@@ -99,8 +99,8 @@ class Phase:
         admitted = admit(reply, self._signature, self._max_examples * max(1, len(members)))
         self.metrics += [dict(member.metrics) for member in members] or [dict(admitted.metrics)]
 
-    def _reject(self, node: int, rejection: RejectedReply) -> None:
-        self.rejected += 1
+    def _reject(self, node: int, rejection: RejectedReply, standing: int) -> None:
+        self.rejected += standing
         self.failed.add(node)
         self.last_rejection = f"Client {self._leases.slots.get(node)}: {rejection.detail[:DETAIL_LENGTH]}"
         self._announce(

@@ -252,9 +252,7 @@ class _Steps:
         step = 0
         for epoch in plan:
             steps = -(-len(epoch) // batch)
-            padded = np.resize(
-                epoch, steps * batch
-            )  # padded with its own rows, which are real data
+            padded = np.resize(epoch, steps * batch)  # padded with its own rows, which are real data
             self.rows[step : step + steps, place] = padded.reshape(steps, batch)
             self.sizes[step : step + steps, place] = batch
             self.sizes[step + steps - 1, place] = len(epoch) - (steps - 1) * batch

@@ -1,4 +1,4 @@
-"""A simulated run and a deployed one of the same seed: real processes over gRPC on one side, one process on the other."""
+"""A simulated run and a deployed one of the same seed: one process here, real processes over gRPC there."""
 
 from pathlib import Path
 
