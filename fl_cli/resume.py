@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fl_cli import options, up
+from fl_cli import options, simulate, up
 from fl_cli.runs import STORE, find
 from fl_common import settings as settings_
 from fl_common.errors import SettingsError, StoreError
@@ -38,4 +38,9 @@ def resume(
     settings = settings_.parse(found.settings.model_dump() | changes)
     checkpoint = found.latest()
     before = int(checkpoint.notes["partitions"]) if checkpoint is not None else settings.partitions
-    up.start(found, settings, clients=clients or max(settings.min_clients, before), as_json=as_json)
+    clients = clients or max(settings.min_clients, before)
+    if any(event["event"] == "engine" for event in found.events()):
+        settings = settings.model_copy(update={"out": str(found.directory)})
+        simulate.start(settings, clients=clients, as_json=as_json, run=found)
+    else:
+        up.start(found, settings, clients=clients, as_json=as_json)

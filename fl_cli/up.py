@@ -40,7 +40,7 @@ def up(
     """Run a federation here: a Flower server, CLIENTS client processes and one run; everything stops when it ends."""
     settings = options.gather(
         {
-            "task": _absolute(task),
+            "task": absolute(task),
             "rounds": rounds,
             "strategy": strategy,
             "fraction": fraction,
@@ -86,13 +86,14 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
                     )
                 federation.let_the_server_finish(run)
         except Stopped as stopped:
-            typer.echo(f"stopped; go on with: fl resume {_short(run.directory)}", err=True)
+            typer.echo(f"stopped; go on with: fl resume {short(run.directory)}", err=True)
             raise SystemExit(128 + stopped.number) from None
         except RunFailed as failed:
-            raise RunFailed(f"{failed} (logs: {_short(run.directory)}/logs)", failed.exit_code) from None
+            raise RunFailed(f"{failed} (logs: {short(run.directory)}/logs)", failed.exit_code) from None
 
 
-def _absolute(task: str | None) -> str | None:
+def absolute(task: str | None) -> str | None:
+    """Return the task with a file's path made absolute."""
     return str(Path(task).expanduser().resolve()) if task is not None and task.endswith(".py") else task
 
 
@@ -103,5 +104,6 @@ def _client_task(settings: Settings) -> str:
     return "" if settings.task in BUILT_IN else settings.task
 
 
-def _short(directory: Path) -> str:
+def short(directory: Path) -> str:
+    """Return a directory as a person would type it from here."""
     return os.path.relpath(directory) if directory.is_relative_to(Path.cwd()) else str(directory)

@@ -105,6 +105,11 @@ def repetition(event: Event) -> str:
     return f"round {event['round']} is repeated (attempt {event['attempt']}): {event['reason']}"
 
 
+def engine(event: Event) -> str:
+    """Return one line on the way in which simulated clients are trained."""
+    return f"simulated clients train by engine={event['engine']} ({event['reason']})"
+
+
 def damage(event: Event) -> str:
     """Return one line on a damaged checkpoint."""
     return f"the checkpoint of round {event['round']} is damaged and passed over: {event['detail']}"
@@ -133,6 +138,7 @@ DESCRIBE: dict[str, Callable[[Event], str]] = {
     "rejected": rejection,
     "repeat": repetition,
     "damaged": damage,
+    "engine": engine,
     "finished": _finished,
     "failed": failure,
 }

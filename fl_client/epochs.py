@@ -33,7 +33,7 @@ class Epochs:
         self._slots = slots
         self._randomness = randomness
         self._programs: dict[bool, Any] = {}
-        self._states: list[Any] = []
+        self.states: list[Any] = []
         self._stateful = False
 
     def run(
@@ -54,31 +54,31 @@ class Epochs:
         """
         program = self._program(data, proximal=mu > 0)
         self._randomness.begin(round=round, client=client, tensorflow=self._stateful)
-        seeds = self._randomness.values(len(self._states), round=round, client=client)
+        seeds = self._randomness.values(len(self.states), round=round, client=client)
         trained, metrics = program(list(weights), seeds, np.stack(plan), np.int32(batch_size), np.float32(mu), data)
         return [np.array(value) for value in trained], metrics
 
     def _program(self, data: Any, *, proximal: bool) -> Any:
         if proximal not in self._programs:
-            self._randomness.begin(round=0, client=0, tensorflow=True)
-            build_metrics(self._model, data)
-            self._states = self._randomness.states()
+            self.prepare(data)
             self._programs[proximal] = self._traced(data, proximal)
         return self._programs[proximal]
+
+    def prepare(self, data: Any) -> None:
+        """Create what a trace needs: the optimizer's and metrics' variables and the random generators' states."""
+        self._randomness.begin(round=0, client=0, tensorflow=True)
+        build_metrics(self._model, data)
+        self.states = self._randomness.states()
 
     def _traced(self, data: Any, proximal: bool) -> Any:
         def train(weights: list[Any], seeds: Any, plan: Any, batch_size: Any, mu: Any, data: Any) -> Any:
             self.traces += 1
-            self._begin(weights, seeds)
-            with proximal_term(self._model, weights, mu) if proximal else nullcontext():
-                self._loop(plan, batch_size, data)
-            self._model.optimizer.finalize_variable_values(self._model.trainable_variables)
-            return [tf.identity(variable) for variable in self._model.weights], self._model.get_metrics_result()
+            return self.trace(weights, seeds, plan, batch_size, mu, data, proximal=proximal)
 
         function = tf.function(train, autograph=False, reduce_retracing=True)
         concrete = function.get_concrete_function(
             [tf.TensorSpec(weight.shape, weight.dtype) for weight in self._model.weights],
-            tf.TensorSpec((len(self._states), 2), tf.int64),
+            tf.TensorSpec((len(self.states), 2), tf.int64),
             tf.TensorSpec((None, None), tf.int32),
             tf.TensorSpec((), tf.int32),
             tf.TensorSpec((), tf.float32),
@@ -87,10 +87,20 @@ class Epochs:
         self._stateful = self._stateful or draws_by_kernel(concrete)
         return function
 
+    def trace(
+        self, weights: list[Any], seeds: Any, plan: Any, batch_size: Any, mu: Any, data: Any, *, proximal: bool
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return a client's new weights and the metrics of its last epoch, as tensors of the program being traced."""
+        self._begin(weights, seeds)
+        with proximal_term(self._model, weights, mu) if proximal else nullcontext():
+            self._loop(plan, batch_size, data)
+        self._model.optimizer.finalize_variable_values(self._model.trainable_variables)
+        return [tf.identity(variable) for variable in self._model.weights], self._model.get_metrics_result()
+
     def _begin(self, weights: list[Any], seeds: Any) -> None:
         for variable, value in zip(self._model.weights, weights, strict=True):
             variable.assign(value)
-        for state, value in zip(self._states, tf.unstack(seeds), strict=True):
+        for state, value in zip(self.states, tf.unstack(seeds), strict=True):
             state.assign(value)
         self._slots.reset()
 

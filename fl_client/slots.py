@@ -30,6 +30,11 @@ class Slots:
         for variable, value in self._initial.values():
             variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
 
+    def initial(self, variable: Any) -> NDArray[Any]:
+        """Return the just-built value of one of the optimizer's variables."""
+        value = self._initial[id(variable)][1]
+        return np.zeros(tuple(variable.shape), variable.dtype) if value is None else value
+
     def _watch(self, optimizer: Any) -> None:
         build = optimizer.build
 

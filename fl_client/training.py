@@ -59,19 +59,19 @@ class LocalTrainer:
         self._callbacks = task.callbacks or list
         self.settings = settings
         self._clock = clock
-        self._names = names_of(self.model)
+        self.names = names_of(self.model)
         self._tensors = Tensors()
-        self._slots = Slots(self.model, settings.learning_rate)
-        self._randomness = Randomness(self.model, settings.seed)
-        self._epochs = Epochs(self.model, self._slots, self._randomness)
-        self._fit = Fit(self.model, self._slots, self._randomness)
+        self.slots = Slots(self.model, settings.learning_rate)
+        self.randomness = Randomness(self.model, settings.seed)
+        self.epochs = Epochs(self.model, self.slots, self.randomness)
+        self._fit = Fit(self.model, self.slots, self.randomness)
         self._evaluator = Evaluator(self.model)
-        self._plain = not self.model.run_eagerly and not overrides(self.model, *TRAINING)
+        self.plain = not self.model.run_eagerly and not overrides(self.model, *TRAINING)
 
     @property
     def traces(self) -> int:
         """Times that a compiled program was traced. It stays the same from round to round."""
-        return self._epochs.traces + self._evaluator.traces
+        return self.epochs.traces + self._evaluator.traces
 
     def train(
         self, arrays: Mapping[str, NDArray[Any]], data: Examples, *, round: int, client: int, mu: float = 0.0
@@ -83,16 +83,16 @@ class LocalTrainer:
         """
         began = self._clock()
         settings, moment = self.settings, {"round": round, "client": client}
-        weights = in_order(arrays, self._names, self.model)
+        weights = in_order(arrays, self.names, self.model)
         order = plan(count(data), settings.batch_size, settings.local_epochs, seed=settings.seed, **moment)
         tensors = self._tensors.of(data)
         callbacks = self._callbacks()
-        if self._plain and not callbacks:
-            trained, metrics = self._epochs.run(weights, order, tensors, settings.batch_size, mu=mu, **moment)
+        if self.plain and not callbacks:
+            trained, metrics = self.epochs.run(weights, order, tensors, settings.batch_size, mu=mu, **moment)
         else:
             self._refuse(mu)
             trained, metrics = self._fit.run(weights, order, tensors, settings.batch_size, callbacks, **moment)
-        update = dict(zip(self._names, trained, strict=True))
+        update = dict(zip(self.names, trained, strict=True))
         return TrainResult(update, count(data), as_metrics(metrics), self._clock() - began)
 
     def evaluate(self, arrays: Mapping[str, NDArray[Any]], data: Examples) -> EvaluateResult:
@@ -101,8 +101,8 @@ class LocalTrainer:
         Raises TaskError where `arrays` are not this model's.
         """
         began = self._clock()
-        self._randomness.begin(round=0, client=0, tensorflow=False)
-        self._randomness.assign(round=0, client=0)
+        self.randomness.begin(round=0, client=0, tensorflow=False)
+        self.randomness.assign(round=0, client=0)
         metrics = self._evaluator.evaluate(arrays, data)
         return EvaluateResult(count(data), metrics, self._clock() - began)
 

@@ -48,10 +48,15 @@ def take(examples: Examples, index: NDArray[Any] | slice) -> Examples:
 
 def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Split into (train, validation) after a shuffle drawn from `seed`. Training keeps at least one example."""
-    total = count(examples)
+    train, validation = hold_out_rows(count(examples), fraction, seed)
+    return take(examples, train), take(examples, validation)
+
+
+def hold_out_rows(total: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ascending rows of (train, validation) among `total` examples, as `hold_out` splits them."""
     held = max(0, min(round(total * fraction), total - 1))
     order = np.random.default_rng([seed, total]).permutation(total)
-    return take(examples, np.sort(order[held:])), take(examples, np.sort(order[:held]))
+    return np.sort(order[held:]), np.sort(order[:held])
 
 
 def normalised(value: Any, source: str) -> Examples:

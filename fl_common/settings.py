@@ -78,6 +78,12 @@ class Settings(BaseModel):
     target_accuracy: float = Field(0.0, ge=0, le=1, description="stop when it is reached; 0 never")
     patience: int = Field(0, ge=0, description="stop after this many rounds without a lower loss; 0 never")
 
+    # Simulation
+    engine: Literal["auto", "vectorized", "loop", "keras"] = Field(
+        "auto", description="how simulated clients are trained; auto chooses by the model's layers and a short trial"
+    )
+    memory_gb: float = Field(4.0, gt=0, description="memory that a cohort's training may take; larger ones are split")
+
     # The run store
     store: str = Field("runs", description="directory that holds the runs")
     out: str = Field("", description="directory of this run; empty: a new one in the store")

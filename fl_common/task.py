@@ -8,6 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fl_common import modules
 from fl_common.errors import DataError, TaskError
 from fl_common.examples import Examples, count, normalised, take
@@ -25,12 +28,27 @@ BUNDLED = "fl_user_task"  # the package that a task file becomes when it travels
 REQUIRED = ("build_model", "load_partition")
 
 
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A data set of which every partition is rows: for a process that works on many partitions, and holds it once.
+
+    rows(partition) -> the ascending rows of its (train, validation), the same examples as `load_partition` gives.
+    """
+
+    examples: Examples
+    rows: Callable[[int], tuple[Rows, Rows]]
+
+
 @dataclass(frozen=True)
 class Task:
     """A compiled Keras model and its data. The loaders of a resolved task return NumPy arrays that were checked.
 
     load_partition(partition, partitions) -> (train, validation): train has at least one example, validation may have
-    none. load_test() -> the held-out examples of the server, or None where the task has none.
+    none. load_test() -> the held-out examples of the server, or None where the task has none. share(partitions) -> the
+    data set that all partitions are rows of, or None where the task has none.
     """
 
     name: str
@@ -38,6 +56,7 @@ class Task:
     load_partition: Callable[[int, int], tuple[Examples, Examples]]
     load_test: Callable[[], Examples] | None = None
     callbacks: Callable[[], list[Any]] | None = None
+    share: Callable[[int], Shared] | None = None
 
 
 def resolve(
@@ -52,7 +71,8 @@ def resolve(
     """
     task = _named(settings, trusted)
     if data:
-        task = replace(task, load_partition=_own_data(data, data_options or DataOptions(), settings))
+        own = _own_data(data, data_options or DataOptions(), settings)
+        task = replace(task, load_partition=own, share=None)
     return replace(
         task,
         load_partition=partial(_checked_partition, task),

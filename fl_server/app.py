@@ -75,13 +75,14 @@ def _source(task: str) -> str:
     return spec.origin
 
 
-def serve(grid: Grid, settings: Settings, run: Run) -> None:
+def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None = None) -> None:
     """Run rounds until the settings say stop, and leave model, plot and history in the run's directory.
 
-    Whatever goes wrong is written into the run as a "failed" event, and raised again.
+    `observer` is shown every event; by default they go to standard output as lines of JSON. Whatever goes wrong is
+    written into the run as a "failed" event, and raised again.
     """
     with run.lock():
-        observers = _observers(settings, run)
+        observers = _observers(settings, run, observer)
         observe = _observing(observers)
         for event in run.reconcile():
             observe(event)
@@ -187,8 +188,8 @@ def _evaluation(task: Task, model: keras.Model) -> Callable[[Arrays], Mapping[st
     return lambda arrays: evaluator.evaluate(arrays, examples)
 
 
-def _observers(settings: Settings, run: Run) -> list[Observer]:
-    chosen: list[Observer] = [StandardOutput()]
+def _observers(settings: Settings, run: Run, observer: Observer | None) -> list[Observer]:
+    chosen: list[Observer] = [observer or StandardOutput()]
     if settings.tensorboard:
         chosen.append(TensorBoard(run.directory / "tensorboard"))
     return chosen

@@ -16,18 +16,26 @@ class Leases:
     limit: int = 0
     slots: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     highest: int = 0
+    known: range | None = None  # the nodes that these leases were made for, where they are numbered
 
     def renew(self, nodes: Iterable[int]) -> "Leases":
         """Return the leases with those of absent nodes ended and the lowest free slots given to new nodes.
 
         With a limit, nodes beyond it get none and wait as spares.
         """
+        if nodes == self.known:  # a population that is a range stays the same range: nothing to look at
+            return self
         present = set(nodes)
         kept = {node: slot for node, slot in self.slots.items() if node in present}
         taken = set(kept.values())
         free = (slot for slot in range(self.limit or len(present)) if slot not in taken)
         kept |= dict(zip(sorted(present - kept.keys()), free, strict=False))
-        return replace(self, slots=MappingProxyType(kept), highest=max([self.highest, *(s + 1 for s in kept.values())]))
+        return replace(
+            self,
+            slots=MappingProxyType(kept),
+            highest=max([self.highest, *(s + 1 for s in kept.values())]),
+            known=nodes if isinstance(nodes, range) else None,
+        )
 
     @property
     def partitions(self) -> int:

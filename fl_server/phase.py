@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message
 
 from fl_common.arrays import Signature
 from fl_common.errors import ParterreError, RejectedReply
+from fl_common.together import members_of
 from fl_server.leases import Leases
 from fl_server.streaming import Answer
 from strategies.replies import admit
@@ -62,13 +63,14 @@ class Phase:
             self.waited += time.perf_counter() - started
             if answer is None:
                 break
-            self.cohort += 1
+            standing = max(1, len(members_of(answer.reply))) if answer.reply is not None else 1
+            self.cohort += standing
             try:
                 self._check(answer)
             except RejectedReply as rejection:
-                self._reject(answer.node, rejection)
+                self._reject(answer.node, rejection, standing)
                 continue
-            self.good += 1
+            self.good += standing
             yield cast(Message, answer.reply)
             del answer  # else its reply lives until the next one has come: two replies in memory
         if self.good < quorum:
@@ -88,15 +90,17 @@ class Phase:
         reply = answer.reply
         if reply is None:
             raise RejectedReply("late", "no reply before the deadline")
+        members = members_of(reply)
         if reply.has_content():
             # Not through content.array_records: that view and the content refer to each other, and stay in memory.
             records = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
-            self.bytes_up += sum(len(array.data) for record in records for array in record.values())
-        admitted = admit(reply, self._signature, self._max_examples)
-        self.metrics.append(dict(admitted.metrics))
+            size = sum(len(array.data) for record in records for array in record.values())
+            self.bytes_up += size * max(1, len(members))  # what its clients would have sent
+        admitted = admit(reply, self._signature, self._max_examples * max(1, len(members)))
+        self.metrics += [dict(member.metrics) for member in members] or [dict(admitted.metrics)]
 
-    def _reject(self, node: int, rejection: RejectedReply) -> None:
-        self.rejected += 1
+    def _reject(self, node: int, rejection: RejectedReply, standing: int) -> None:
+        self.rejected += standing
         self.failed.add(node)
         self.last_rejection = f"Client {self._leases.slots.get(node)}: {rejection.detail[:DETAIL_LENGTH]}"
         self._announce(

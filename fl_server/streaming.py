@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fl_common.together import members_of
 from fl_server.pulling import Inbox, push
 
 SHORTEST_PAUSE = 0.004
@@ -20,7 +21,10 @@ SHARE = 0.03  # a pause is at most this share of the time waited so far
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one message: `reply` from `node`, or None where none came in time."""
+    """What came of one message: `reply` from `node`, or None where none came in time.
+
+    A reply that stands for several clients (fl_common.together) is the answer to all their messages.
+    """
 
     node: int
     reply: Message | None
@@ -66,6 +70,8 @@ def _answers(
             node = waiting.pop(reply.metadata.reply_to_message_id, None)
             if node is not None:
                 came = True
+                for member in members_of(reply):
+                    waiting.pop(member.message_id, None)
                 yield Answer(node, reply, clock() - started)
             del reply  # else it lives until the next one has come: two replies in memory
         if came:

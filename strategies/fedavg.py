@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fl_common.arrays import Arrays, Signature, decode, encode
 from fl_common.errors import RejectedReply, StrategyError
+from fl_common.together import members_of
 from strategies.aggregation import InOrder, WeightedMean
 from strategies.replies import MAX_EXAMPLES, Reply, admit, mean_metrics
 
@@ -88,13 +89,14 @@ class FedAvg(Strategy):
         if not self._current:
             raise StrategyError("aggregate_train needs the round's model; call configure_train first")
         signature = Signature.of(self._current)
-        fold, metrics = InOrder(self._begin_mean(signature)), []
+        fold = InOrder(self._begin_mean(signature))
+        metrics: list[tuple[float, Mapping[str, float]]] = []
         for message in replies:
-            reply = self._admit(message, signature)
+            reply, members = self._admit(message, signature), members_of(message)
             del message  # else it lives until the next one has come: two replies in memory
             if reply is not None:
                 fold.add(self._slots.get(reply.node, len(self._slots)), reply.arrays, reply.weight)
-                metrics.append((reply.weight, reply.metrics))
+                metrics += [(each.examples, each.metrics) for each in members] or [(reply.weight, reply.metrics)]
             del reply
         if not metrics:
             return None, None
@@ -152,7 +154,8 @@ class FedAvg(Strategy):
 
     def _admit(self, message: Message, signature: Signature | None) -> Reply | None:
         try:
-            return admit(message, signature, self.max_examples, finite=not self.replies_checked)
+            limit = self.max_examples * max(1, len(members_of(message)))
+            return admit(message, signature, limit, finite=not self.replies_checked)
         except RejectedReply as error:
             log.warning("reply of node %d left out: %s", message.metadata.src_node_id, error)
             return None

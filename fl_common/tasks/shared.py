@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fl_common.errors import DataError
-from fl_common.examples import Examples, hold_out, take
-from fl_common.partitions import partition_indices
+from fl_common.examples import Examples, hold_out, hold_out_rows, take
+from fl_common.partitions import partition_indices, split
 from fl_common.settings import Settings
-from fl_common.task import Task
+from fl_common.task import Rows, Shared, Task
 
 
 def shared_task(
@@ -29,4 +29,15 @@ def shared_task(
         mine = take(whole, partition_indices(whole[1], partition, partitions, settings))
         return hold_out(mine, settings.validation_fraction, settings.seed)
 
-    return Task(name, build_model, load_partition, load_test)
+    def share(partitions: int) -> Shared:
+        whole = load_train()
+        parts = split(whole[1], partitions, settings)
+
+        def rows(partition: int) -> tuple[Rows, Rows]:
+            mine = parts[partition]
+            train, held = hold_out_rows(len(mine), settings.validation_fraction, settings.seed)
+            return mine[train], mine[held]
+
+        return Shared(whole, rows)
+
+    return Task(name, build_model, load_partition, load_test, share=share)

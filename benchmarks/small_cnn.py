@@ -1,0 +1,45 @@
+"""W2's task: Fashion-MNIST from Debian's IDX files, and a small CNN: conv 3x3x16, pool, conv 3x3x32, pool, dense 10."""
+
+from functools import cache
+from pathlib import Path
+
+from fl_common.examples import hold_out, take
+from fl_common.lean import keras
+from fl_common.partitions import partition_indices
+from fl_common.tasks import idx
+
+DATA = Path("/usr/share/datasets/fashion-mnist")
+
+
+@cache
+def data():
+    return idx.load(DATA)
+
+
+def build_model():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28)),
+            layers.Rescaling(1 / 255),
+            layers.Reshape((28, 28, 1)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(10, "softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def load_partition(partition, partitions, settings):
+    train = data()[0]
+    mine = take(train, partition_indices(train[1], partition, partitions, settings))
+    return hold_out(mine, settings.validation_fraction, settings.seed)
+
+
+def load_test():
+    return data()[1]

@@ -1,0 +1,53 @@
+"""Clients one after the other through the deployed client's LocalTrainer: for models that train in their own way."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_client.training import LocalTrainer
+from fl_common.arrays import Arrays, is_float
+from fl_simulation.pool import pick
+from fl_simulation.work import Cohort, Outcome
+
+
+class OneByOne:
+    """Trains cohorts with Keras's own `fit` where the model demands it. Takes every model that a client takes."""
+
+    name = "keras"
+
+    def __init__(self, trainer: LocalTrainer) -> None:
+        self._trainer = trainer
+
+    @property
+    def traces(self) -> int:
+        """Times that a compiled program was traced."""
+        return self._trainer.traces
+
+    def train(self, weights: Sequence[NDArray[Any]], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+        """Train as `Vectorized.train` does."""
+        before = dict(zip(self._trainer.names, weights, strict=True))
+        results = []
+        for client, plan in zip(cohort.clients, cohort.plans, strict=True):
+            rows = np.sort(plan[0])
+            mine = pick(data, rows)
+            results.append(self._trainer.train(before, mine, round=cohort.round, client=client, mu=mu))
+        finite = np.array([all(np.isfinite(value).all() for value in _floats(each.arrays)) for each in results])
+        metrics = {name: np.array([each.metrics[name] for each in results]) for name in results[0].metrics}
+        arrays = {name: np.stack([each.arrays[name] for each in results]) for name in before}
+        return Outcome(_mean(arrays, before, cohort.examples, finite) if mean else arrays, metrics, finite)
+
+
+def _floats(arrays: Arrays) -> list[NDArray[Any]]:
+    return [value for value in arrays.values() if is_float(value.dtype)]
+
+
+def _mean(arrays: Arrays, before: Arrays, examples: NDArray[Any], finite: NDArray[np.bool_]) -> Arrays:
+    shares = examples[finite] / max(examples[finite].sum(), 1)
+    return {
+        name: np.tensordot(shares, value[finite].astype(np.float64), 1).astype(value.dtype)
+        if is_float(value.dtype)
+        else before[name]
+        for name, value in arrays.items()
+    }

@@ -1,0 +1,134 @@
+"""The data of simulated clients: held once, in its own dtype; a client is rows of it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_client.training import LocalTrainer
+from fl_common.examples import Examples, count, leaves, mapped
+from fl_common.fit import check_fit
+from fl_common.lean import keras, tf
+from fl_common.task import Task
+
+Rows = NDArray[np.int32]
+Part = tuple[Any, list[Rows]]  # resident tensors, and each client's rows of them
+
+TRAIN, VALIDATION = 0, 1
+
+
+class Pool(Protocol):
+    """Gives the data of clients' partitions."""
+
+    def check(self, partition: int) -> Exception | None:
+        """Return what is wrong with a client's data, loading it where it must be."""
+
+    def part(self, partitions: Sequence[int], which: int) -> Part:
+        """Return the data of partitions that were checked; `which` is TRAIN or VALIDATION."""
+
+
+def pool_of(task: Task, trainer: LocalTrainer, partitions: int, limit: float) -> Pool:
+    """Return the pool of a task split into `partitions`. limit: bytes of clients' own data that are kept."""
+    if task.share is not None:
+        return SharedPool(task, trainer, partitions)
+    return OwnPool(task, trainer, partitions, limit)
+
+
+class SharedPool:
+    """One data set that every client's partition is rows of. Raises DataError where it does not fit the model."""
+
+    def __init__(self, task: Task, trainer: LocalTrainer, partitions: int) -> None:
+        share = task.share
+        if share is None:
+            raise ValueError("a task without a shared data set")
+        shared = share(partitions)
+        check_fit(trainer.model, shared.examples)
+        self._rows = shared.rows
+        self._known: dict[int, tuple[Rows, Rows]] = {}  # of clients that were asked: at most 4 bytes for each example
+        self._data = resident(shared.examples)
+
+    def check(self, partition: int) -> Exception | None:
+        """Nothing can be wrong: the whole was checked."""
+        return None
+
+    def part(self, partitions: Sequence[int], which: int) -> Part:
+        """Return the whole data set, and the rows of these partitions."""
+        return self._data, [self._get(partition)[which] for partition in partitions]
+
+    def _get(self, partition: int) -> tuple[Rows, Rows]:
+        if partition not in self._known:
+            train, validation = self._rows(partition)
+            self._known[partition] = train.astype(np.int32), validation.astype(np.int32)
+        return self._known[partition]
+
+
+class OwnPool:
+    """Partitions that a user's function loads one by one; those used last are kept, up to a limit of bytes."""
+
+    def __init__(self, task: Task, trainer: LocalTrainer, partitions: int, limit: float) -> None:
+        self._load: Callable[[int, int], tuple[Examples, Examples]] = task.load_partition
+        self._model = trainer.model
+        self._partitions = partitions
+        self._limit = limit
+        self._kept: OrderedDict[int, tuple[Examples, Examples]] = OrderedDict()
+        self._bytes = 0
+
+    def check(self, partition: int) -> Exception | None:
+        """Load and check a partition; a user's function may raise anything."""
+        try:
+            self._get(partition)
+        except Exception as error:  # noqa: BLE001  it costs that client alone, as it does when deployed
+            return error
+        return None
+
+    def part(self, partitions: Sequence[int], which: int) -> Part:
+        """Return the partitions' examples one behind the other."""
+        parts = [self._get(partition)[which] for partition in partitions]
+        columns = zip(*(list(leaves(part)) for part in parts), strict=True)
+        whole = iter([np.concatenate(column) for column in columns])
+        starts = np.cumsum([0, *(count(part) for part in parts)])
+        rows = [np.arange(start, stop, dtype=np.int32) for start, stop in pairwise(starts)]
+        return resident(_filled(parts[0], whole)), rows
+
+    def _get(self, partition: int) -> tuple[Examples, Examples]:
+        if partition not in self._kept:
+            parts = self._load(partition, self._partitions)
+            for part in parts:
+                check_fit(self._model, part)
+            self._kept[partition] = parts
+            self._bytes += _size(parts)
+            while self._bytes > self._limit and len(self._kept) > 1:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+        self._kept.move_to_end(partition)
+        return self._kept[partition]
+
+
+def resident(examples: Examples) -> Any:
+    """Return examples as tensors: floats as Keras's own fit takes them, all else in its own dtype."""
+    return mapped(_tensor, examples)
+
+
+def pick(data: Any, rows: Rows) -> Examples:
+    """Return the rows of resident data as arrays."""
+    chosen: Examples = mapped(lambda tensor: tensor.numpy()[rows], data)
+    return chosen
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    return tf.convert_to_tensor(array.astype(keras.config.floatx(), copy=False) if array.dtype.kind == "f" else array)
+
+
+def _filled(tree: Any, arrays: Any) -> Any:
+    if isinstance(tree, dict):
+        filled = {key: _filled(tree[key], arrays) for key in sorted(tree)}
+        return {key: filled[key] for key in tree}
+    if isinstance(tree, tuple):
+        return tuple(_filled(item, arrays) for item in tree)
+    return next(arrays)
+
+
+def _size(parts: tuple[Examples, Examples]) -> int:
+    return sum(array.nbytes for part in parts for array in leaves(part))
