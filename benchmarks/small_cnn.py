@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fl_common.examples import hold_out, take
 from fl_common.lean import keras
-from fl_common.partitions import partition_indices
+from fl_common.partitions import split
 from fl_common.tasks import idx
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
@@ -35,9 +35,13 @@ def build_model():
     return model
 
 
+@cache
+def parts(partitions, settings):
+    return split(data()[0][1], partitions, settings)
+
+
 def load_partition(partition, partitions, settings):
-    train = data()[0]
-    mine = take(train, partition_indices(train[1], partition, partitions, settings))
+    mine = take(data()[0], parts(partitions, settings)[partition])
     return hold_out(mine, settings.validation_fraction, settings.seed)
 
 

@@ -6,6 +6,7 @@ place of the one it replaces. Cohorts are drawn over slots, which makes them ind
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 
 
@@ -44,4 +45,8 @@ class Leases:
 
     def nodes(self) -> list[int]:
         """Return the nodes that hold a lease, in the order of their slots."""
+        return list(self._in_order)
+
+    @cached_property
+    def _in_order(self) -> list[int]:
         return sorted(self.slots, key=self.slots.__getitem__)

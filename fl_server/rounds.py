@@ -216,6 +216,8 @@ class Rounds:
     def _eligible(self, failed: set[int]) -> list[int]:
         """Return the leased nodes in slot order, without those that failed in this round while others are enough."""
         nodes = self._leases.nodes()
+        if not failed:
+            return nodes
         others = [node for node in nodes if node not in failed]
         return others if len(others) >= max(self._settings.min_clients, self._settings.quorum) else nodes
 

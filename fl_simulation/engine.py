@@ -85,13 +85,9 @@ class BatchedEngine:
             yield from (failure(message, error) for message, _ in asked)
             return
         pool = self.pool(asked[0][1].partitions)
-        good: Asked = []
-        for message, job in asked:
-            wrong = pool.check(job.partition)
-            if wrong is None:
-                good.append((message, job))
-            else:
-                yield failure(message, wrong)
+        wrong = pool.wrong([job.partition for _, job in asked])
+        good = [(message, job) for message, job in asked if job.partition not in wrong]
+        yield from (failure(message, wrong[job.partition]) for message, job in asked if job.partition in wrong)
         if good:
             arrays = self._arrays(good[0][1])
             yield from (self._train if kind == MessageType.TRAIN else self._evaluate)(good, arrays, pool)

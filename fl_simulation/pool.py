@@ -15,6 +15,7 @@ from fl_common.lean import keras, tf
 from fl_common.task import Task
 
 Rows = NDArray[np.int32]
+Parts = tuple[Examples, Examples]  # training and validation
 Part = tuple[Any, list[Rows]]  # resident tensors, and each client's rows of them
 
 TRAIN, VALIDATION = 0, 1
@@ -23,8 +24,8 @@ TRAIN, VALIDATION = 0, 1
 class Pool(Protocol):
     """Gives the data of clients' partitions."""
 
-    def check(self, partition: int) -> Exception | None:
-        """Return what is wrong with a client's data, loading it where it must be."""
+    def wrong(self, partitions: Sequence[int]) -> dict[int, Exception]:
+        """Return what is wrong with the data of partitions, loading them where they must be; {} where nothing is."""
 
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the data of partitions that were checked; `which` is TRAIN or VALIDATION."""
@@ -50,9 +51,9 @@ class SharedPool:
         self._known: dict[int, tuple[Rows, Rows]] = {}  # of clients that were asked: at most 4 bytes for each example
         self._data = resident(shared.examples)
 
-    def check(self, partition: int) -> Exception | None:
+    def wrong(self, partitions: Sequence[int]) -> dict[int, Exception]:
         """Nothing can be wrong: the whole was checked."""
-        return None
+        return {}
 
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the whole data set, and the rows of these partitions."""
@@ -69,41 +70,63 @@ class OwnPool:
     """Partitions that a user's function loads one by one; those used last are kept, up to a limit of bytes."""
 
     def __init__(self, task: Task, trainer: LocalTrainer, partitions: int, limit: float) -> None:
-        self._load: Callable[[int, int], tuple[Examples, Examples]] = task.load_partition
+        self._load: Callable[[int, int], Parts] = task.load_partition
         self._model = trainer.model
         self._partitions = partitions
         self._limit = limit
-        self._kept: OrderedDict[int, tuple[Examples, Examples]] = OrderedDict()
+        self._kept: OrderedDict[int, Parts] = OrderedDict()
         self._bytes = 0
 
-    def check(self, partition: int) -> Exception | None:
-        """Load and check a partition; a user's function may raise anything."""
-        try:
-            self._get(partition)
-        except Exception as error:  # noqa: BLE001  it costs that client alone, as it does when deployed
-            return error
-        return None
+    def wrong(self, partitions: Sequence[int]) -> dict[int, Exception]:
+        """Load and check partitions; a user's function may raise anything. What is new is checked all at once."""
+        errors: dict[int, Exception] = {}
+        fresh: dict[int, Parts] = {}
+        for partition in dict.fromkeys(partitions):
+            if partition not in self._kept:
+                try:
+                    fresh[partition] = self._load(partition, self._partitions)
+                except Exception as error:  # noqa: BLE001  it costs that client alone, as it does when deployed
+                    errors[partition] = error
+        if not self._fit(list(fresh.values())):
+            for partition, parts in fresh.items():
+                try:
+                    self._check(parts)
+                except Exception as error:  # noqa: BLE001
+                    errors[partition] = error
+        for partition in fresh.keys() - errors.keys():
+            self._keep(partition, fresh[partition])
+        return errors
 
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the partitions' examples one behind the other."""
         parts = [self._get(partition)[which] for partition in partitions]
-        columns = zip(*(list(leaves(part)) for part in parts), strict=True)
-        whole = iter([np.concatenate(column) for column in columns])
         starts = np.cumsum([0, *(count(part) for part in parts)])
         rows = [np.arange(start, stop, dtype=np.int32) for start, stop in pairwise(starts)]
-        return resident(_filled(parts[0], whole)), rows
+        return resident(_joined(parts)), rows
 
-    def _get(self, partition: int) -> tuple[Examples, Examples]:
-        if partition not in self._kept:
-            parts = self._load(partition, self._partitions)
-            for part in parts:
-                check_fit(self._model, part)
-            self._kept[partition] = parts
-            self._bytes += _size(parts)
-            while self._bytes > self._limit and len(self._kept) > 1:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
+    def _fit(self, fresh: list[Parts]) -> bool:
+        """Say whether all partitions together fit the model: one check instead of one for each."""
+        try:
+            self._check(tuple(_joined(list(column)) for column in zip(*fresh, strict=True)))
+        except Exception:  # noqa: BLE001  which of them it is, is found one by one
+            return False
+        return True
+
+    def _check(self, parts: Any) -> None:
+        for part in parts:
+            check_fit(self._model, part)
+
+    def _get(self, partition: int) -> Parts:
+        if partition not in self._kept:  # it was let go
+            self._keep(partition, self._load(partition, self._partitions))
         self._kept.move_to_end(partition)
         return self._kept[partition]
+
+    def _keep(self, partition: int, parts: Parts) -> None:
+        self._kept[partition] = parts
+        self._bytes += _size(parts)
+        while self._bytes > self._limit and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
 
 
 def resident(examples: Examples) -> Any:
@@ -121,6 +144,12 @@ def _tensor(array: NDArray[Any]) -> Any:
     return tf.convert_to_tensor(array.astype(keras.config.floatx(), copy=False) if array.dtype.kind == "f" else array)
 
 
+def _joined(parts: Sequence[Examples]) -> Examples:
+    columns = zip(*(list(leaves(part)) for part in parts), strict=True)
+    whole: Examples = _filled(parts[0], iter([np.concatenate(column) for column in columns]))
+    return whole
+
+
 def _filled(tree: Any, arrays: Any) -> Any:
     if isinstance(tree, dict):
         filled = {key: _filled(tree[key], arrays) for key in sorted(tree)}
@@ -130,5 +159,5 @@ def _filled(tree: Any, arrays: Any) -> Any:
     return next(arrays)
 
 
-def _size(parts: tuple[Examples, Examples]) -> int:
+def _size(parts: Parts) -> int:
     return sum(array.nbytes for part in parts for array in leaves(part))

@@ -18,6 +18,8 @@ from strategies.replies import MAX_EXAMPLES, Reply, admit, mean_metrics
 
 log = getLogger(__name__)
 
+UNASKED = 2**63  # the slot of a node that was not asked: its reply is folded last
+
 
 class FedAvg(Strategy):
     """Federated averaging, weighted by examples: McMahan et al. 2017 (arXiv:1602.05629), algorithm 1.
@@ -65,8 +67,9 @@ class FedAvg(Strategy):
         nodes = self._nodes(grid)
         size = self.clients_per_round or max(1, round(self.fraction_train * len(nodes)))
         self._current = {name: decode(array) for name, array in arrays.items()}
-        self._slots = {node: slot for slot, node in enumerate(nodes)}
-        return self._ask(MessageType.TRAIN, self._sample(nodes, size, server_round, 0), server_round, arrays, config)
+        slots = self._sample(len(nodes), size, server_round, 0)
+        self._slots = {nodes[slot]: slot for slot in slots}
+        return self._ask(MessageType.TRAIN, list(self._slots), server_round, arrays, config)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -76,7 +79,8 @@ class FedAvg(Strategy):
             return []
         nodes = self._nodes(grid)
         size = max(1, round(self.fraction_evaluate * len(nodes)))
-        return self._ask(MessageType.EVALUATE, self._sample(nodes, size, server_round, 1), server_round, arrays, config)
+        chosen = [nodes[slot] for slot in self._sample(len(nodes), size, server_round, 1)]
+        return self._ask(MessageType.EVALUATE, chosen, server_round, arrays, config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -95,7 +99,7 @@ class FedAvg(Strategy):
             reply, members = self._admit(message, signature), members_of(message)
             del message  # else it lives until the next one has come: two replies in memory
             if reply is not None:
-                fold.add(self._slots.get(reply.node, len(self._slots)), reply.arrays, reply.weight)
+                fold.add(self._slots.get(reply.node, UNASKED), reply.arrays, reply.weight)
                 metrics += [(each.examples, each.metrics) for each in members] or [(reply.weight, reply.metrics)]
             del reply
         if not metrics:
@@ -135,9 +139,9 @@ class FedAvg(Strategy):
             )
         return nodes
 
-    def _sample(self, nodes: list[int], size: int, server_round: int, phase: int) -> list[int]:
+    def _sample(self, available: int, size: int, server_round: int, phase: int) -> list[int]:
         rng = np.random.default_rng([self.seed, server_round, phase, self.attempt])
-        return [nodes[slot] for slot in sorted(rng.choice(len(nodes), min(size, len(nodes)), replace=False))]
+        return [int(slot) for slot in sorted(rng.choice(available, min(size, available), replace=False))]
 
     def _ask(
         self, kind: str, nodes: list[int], server_round: int, arrays: ArrayRecord, config: ConfigRecord

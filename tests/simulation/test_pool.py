@@ -23,8 +23,7 @@ def test_a_clients_rows_are_its_partition(trainer, own):
     task = replace(trainer.task, share=None) if own else trainer.task
     pool = pool_of(task, trainer, 9, limit=1e9)
     assert isinstance(pool, OwnPool if own else SharedPool)
-    assert pool.check(3) is None
-    assert pool.check(7) is None
+    assert pool.wrong([3, 7]) == {}
     for which in (TRAIN, VALIDATION):
         tensors, rows = pool.part([7, 3], which)
         for partition, mine in zip((7, 3), rows, strict=True):
@@ -53,5 +52,16 @@ def test_partitions_beyond_the_limit_are_loaded_again(trainer):
 
     pool = pool_of(replace(trainer.task, share=None, load_partition=load), trainer, 9, limit=1)
     for partition in (0, 0, 1, 0):
-        pool.check(partition)
+        pool.wrong([partition])
     assert loaded == [0, 1, 0]
+
+
+def test_of_many_partitions_the_wrong_ones_are_named(trainer):
+    def load(partition, partitions):
+        (x, y), held = trainer.task.load_partition(partition, partitions)
+        return (x, y + 10 * (partition == 2)), (held[0][:, 1:] if partition == 3 else held[0], held[1])
+
+    pool = pool_of(replace(trainer.task, share=None, load_partition=load), trainer, 5, limit=1e9)
+    wrong = pool.wrong(range(5))
+    assert wrong.keys() == {2, 3}
+    assert "got labels from 10 to 19" in str(wrong[2])
