@@ -289,12 +289,12 @@ def _finite(values: list[Tensor]) -> Tensor:
 
 def _mean(values: list[Tensor], examples: Tensor, finite: Tensor) -> list[Tensor]:
     """Return the mean over clients weighted by examples, without clients whose values are not finite."""
-    weights = tf.where(finite, examples, 0.0)
-    weights = weights / tf.maximum(tf.reduce_sum(weights), 1.0)
+    weights = tf.where(finite, tf.cast(examples, tf.float64), tf.zeros((), tf.float64))
+    weights = weights / tf.maximum(tf.reduce_sum(weights), tf.ones((), tf.float64))
     means = []
     for value in values:
         rows = tf.reshape(value, [tf.shape(value)[0], -1])
         clean = tf.where(finite[:, None], rows, tf.zeros_like(rows))
-        mean = tf.linalg.matvec(tf.cast(clean, tf.float32), weights, transpose_a=True)
+        mean = tf.linalg.matvec(tf.cast(clean, tf.float64), weights, transpose_a=True)
         means.append(tf.cast(tf.reshape(mean, value.shape[1:]), value.dtype))
     return means
