@@ -65,6 +65,7 @@ def test_a_server_takes_one_run_after_another_from_clients_that_stay(fleet: Flee
     assert stop(fleet.server) == 0
 
 
+@pytest.mark.slow
 def test_a_client_finds_its_server_again_after_a_restart(fleet: Fleet, start: Start) -> None:
     client = fleet.client("client-0")
     assert stop(fleet.server, signal.SIGTERM) == 0

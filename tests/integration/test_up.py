@@ -109,6 +109,7 @@ def test_two_runs_at_once_do_not_meet(tmp_path: Path, start: Start) -> None:
     assert weights(outs[0], 3) == weights(outs[1], 3)
 
 
+@pytest.mark.slow
 def test_a_task_file_of_ones_own_trains_by_its_path(tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = fl("up", "--task", str(TASK), *SMALL, "--rounds", "2", "--out", str(out))
