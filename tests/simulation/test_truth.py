@@ -22,7 +22,7 @@ def agree(one, other) -> None:
     [
         ("mlp", ("vectorized", "loop", "keras")),
         ("2nn", ("vectorized", "loop", "keras")),
-        ("cnn", ("loop", "keras")),
+        pytest.param("cnn", ("loop", "keras"), marks=pytest.mark.slow),
     ],
 )
 def test_the_built_in_models_end_in_the_weights_of_the_deployed_client(tmp_path: Path, model: str, engines):

@@ -13,6 +13,8 @@ from fl_simulation.vectorized import Vectorized
 from fl_simulation.ways import Choice
 from fl_simulation.work import Cohort
 
+pytestmark = pytest.mark.slow  # every kind of model is traced by every way: minutes
+
 layers = keras.layers
 SIZES = (40, 5, 1, 33, 64)
 
