@@ -1,6 +1,7 @@
 """`fl up`: a whole federation on this machine, from the first process to the trained model."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,12 @@ from fl_cli import options
 from fl_cli.display import Display
 from fl_cli.federation import LocalFederation, Stopped, stopping_on_signals
 from fl_cli.follow import RunFailed, show
-from fl_common.errors import NetworkError, SettingsError
+from fl_common.errors import NetworkError, SettingsError, StoreError
 from fl_common.settings import Settings
 from fl_server.runs import Run, new_name
 
 DETACHED = 130
+LEAST_ROOM = 1 << 20  # bytes
 
 Clients = Annotated[int, typer.Option(min=1, help="Client processes to start.")]
 
@@ -80,6 +82,7 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
                     federation.let_the_server_finish(run)
                     raise
                 if final is None:
+                    check_room(run.directory)
                     raise NetworkError(
                         f"{federation.broken}. See {run.directory}/logs; its last words: "
                         f"{federation.last_words('serverapp') or federation.last_words('superlink')}"
@@ -95,6 +98,12 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
 def absolute(task: str | None) -> str | None:
     """Return the task with a file's path made absolute."""
     return str(Path(task).expanduser().resolve()) if task is not None and task.endswith(".py") else task
+
+
+def check_room(directory: Path) -> None:
+    """Raise StoreError where the disk is full: then the processes could not even log why they ended."""
+    if shutil.disk_usage(directory).free < LEAST_ROOM:
+        raise StoreError(f"the disk that holds {directory} is full. Free some space, then go on with `fl resume`.")
 
 
 def _client_task(settings: Settings) -> str:

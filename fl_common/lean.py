@@ -29,6 +29,7 @@ def _hidden(names: tuple[str, ...]) -> Iterator[None]:
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# oneDNN may sum in another order with other threads; a resumed run must end in the same bits.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 with _hidden(OPTIONAL):

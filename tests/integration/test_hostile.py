@@ -43,7 +43,7 @@ HOSTILE: list[Callable[[Message], RecordDict]] = [random_bytes, random_pack, not
 
 
 class Withholding(Connection):
-    """Announces each third reply and never sends its objects."""
+    """Announces each fourth reply and never sends its objects."""
 
     sent = 0
 
