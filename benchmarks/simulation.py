@@ -1,8 +1,12 @@
-"""Simulated client updates a second, by `fl simulate` itself: `python benchmarks/simulation.py [W1 W2 ...]`.
+"""Simulated client updates a second, by `fl simulate` itself: `python benchmarks/simulation.py [W1 W2 W3 W4 G1 ...]`.
 
-W1: Dense 10 relu, Dense 10 softmax on Fashion-MNIST's 784 inputs; 1,000 clients of 60, 100 a round, 1 local epoch,
-batch 32, SGD 0.1. W2: the same federation with a small CNN. W4: W1 with a Dirichlet(0.3) split. Needs Debian's package
-dataset-fashion-mnist. Figures are medians over the rounds after the first three.
+benchmarks/workloads.py says what the workloads are. What the figures hold:
+
+- end_to_end: cohort times rounds over the wall clock from the end of the last warm round to the end of the last round.
+  Everything is in it: preparing, training, aggregating, the server's evaluation on the whole test set in each round, a
+  durable checkpoint of each round, and the events.
+- training: the same without the server's evaluation, as peers are measured that evaluate at the end only.
+- best_round: the same as training, of the fastest round alone, without the commit.
 """
 
 import json
@@ -11,62 +15,65 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.machine import facts, median
+from benchmarks.workloads import WORKLOADS, Workload
 
 HERE = Path(__file__).parent
-DATA = "/usr/share/datasets/fashion-mnist"
-WARM = 3  # rounds that are left out: tracing, and memory that is used for the first time
-COMMON = ("--clients", "1000", "--fraction", "0.1", "--json")
-SETTINGS = ("batch_size=32", "local_epochs=1", "validation_fraction=0", "fraction_evaluate=0", "tensorboard=false")
-MLP = ("--task", "fashion_mnist", "--set", f"data_dir={DATA}", "--set", "model=mlp")
-WORKLOADS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "W1": (40, MLP),
-    "W2": (10, ("--task", str(HERE / "small_cnn.py"))),
-    "W4": (30, (*MLP, "--set", "partitioning=dirichlet", "--set", "alpha=0.3")),
-}
+PHASES = ("train", "aggregate", "evaluate", "commit")
+QUIET = ("--json", "--set", "tensorboard=false", "--set", "plot=false")
 
 
-def measured(name: str) -> dict[str, Any]:
-    """Run one workload in a process of its own, and return its figures."""
-    rounds, arguments = WORKLOADS[name]
+def measured(workload: Workload, *, extra: Sequence[str] = ()) -> dict[str, Any]:
+    """Run a workload by `fl simulate` in a process of its own and return its figures. extra: further arguments."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = [part for each in SETTINGS for part in ("--set", each)]
-        command = [sys.executable, "-m", "fl_cli.main", "simulate", *COMMON, *settings, *arguments]
-        command += ["--rounds", str(rounds), "--out", f"{folder}/run"]
+        command = [sys.executable, "-m", "fl_cli.main", "simulate", "--clients", str(workload.clients), *QUIET]
+        command += [part for key, value in workload.settings().items() for part in ("--set", f"{key}={value}")]
+        command += ["--out", f"{folder}/run", *extra]
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
         lines = process.stdout.read().splitlines() if process.stdout else []
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
     if status:
-        raise SystemExit(f"{name} failed")
-    events = [json.loads(line) for line in lines]
-    played = [event for event in events if event["event"] == "round"]
-    training = [event["phases"]["train"] + event["phases"]["aggregate"] for event in played]
-    cohort = played[0]["cohort"]
+        raise SystemExit(f"{workload.name} failed")
+    return figures(workload, [json.loads(line) for line in lines], usage, wall)
+
+
+def figures(workload: Workload, events: list[dict[str, Any]], usage: Any, wall: float) -> dict[str, Any]:
+    """Return the figures of a run from its events and what the process used."""
+    rounds = [event for event in events if event["event"] == "round"]
+    warm, hot = workload.warm, rounds[workload.warm :]
+    seconds = _time(rounds[-1]) - _time(rounds[warm - 1])
+    evaluating = sum(event["phases"]["evaluate"] for event in hot)
+    training = [event["phases"]["train"] + event["phases"]["aggregate"] for event in hot]
+    updates = workload.cohort * len(hot)
     return {
         "engine": next(event["engine"] for event in events if event["event"] == "engine"),
         "updates_a_second": {
-            "training": round(cohort / median(training[WARM:], 6)),
-            "whole_round": round(cohort / median([event["seconds"] for event in played[WARM:]], 6)),
-            "best_round": round(cohort / min(training[WARM:])),
+            "end_to_end": round(updates / seconds, 1),
+            "training": round(updates / (seconds - evaluating), 1),
+            "best_round": round(workload.cohort / min(training), 1),
         },
-        "round_ms": {
-            phase: median([1000 * event["phases"][phase] for event in played[WARM:]], 2)
-            for phase in ("train", "aggregate", "evaluate", "commit")
-        },
-        "first_round_seconds": round(played[0]["seconds"], 2),
-        "cpu_ms_an_update": round(1000 * (usage.ru_utime + usage.ru_stime) / (cohort * rounds), 3),
+        "round_ms": {name: median([1000 * event["phases"][name] for event in hot], 2) for name in PHASES},
+        "first_round_seconds": round(rounds[0]["seconds"], 2),
+        "cpu_ms_an_update": round(1000 * (usage.ru_utime + usage.ru_stime) / (workload.cohort * len(rounds)), 3),
         "peak_memory_mb": round(usage.ru_maxrss / 1024),
-        "accuracy": played[-1]["accuracy"],
-        "rounds": rounds,
+        "accuracy": round(rounds[-1]["accuracy"], 4),
+        "rounds": len(rounds),
+        "measured_rounds": len(hot),
         "wall_seconds": round(wall, 1),
     }
+
+
+def _time(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["time"]).timestamp()
 
 
 def main() -> None:
@@ -75,9 +82,9 @@ def main() -> None:
     path = HERE / "results" / "simulation.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {}
     for name in names:
-        results[name] = measured(name)
+        results[name] = measured(WORKLOADS[name])
         print(name, json.dumps(results[name]))
-    path.write_text(json.dumps({**facts(), "results": results}, indent=2) + "\n")
+        path.write_text(json.dumps({**facts(), "results": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
