@@ -18,11 +18,12 @@ from flwr.serverapp.strategy import Strategy
 from fl_common.arrays import Arrays, Signature, conform, encode
 from fl_common.errors import RoundError
 from fl_common.settings import Settings
+from fl_server.clock import clock_of
 from fl_server.cohort import LeasedGrid, address, configuration, wait_for_clients
 from fl_server.leases import Leases
 from fl_server.phase import Phase, QuorumMissed
 from fl_server.runs import Checkpoint, Run
-from fl_server.streaming import stream
+from fl_server.streaming import Answer, stream
 from fl_server.uniform import uniform
 from strategies import foreign
 from strategies.fedavg import FedAvg
@@ -42,6 +43,7 @@ class State:
     best_loss: float = math.inf
     since_best: int = 0
     partitions: int = 0
+    clock: float = 0.0  # of a simulated fleet; its time goes on where a run is resumed
     result: Mapping[str, Any] = field(default_factory=dict)
 
     def checkpoint(self, strategy: Strategy) -> Checkpoint:
@@ -51,6 +53,7 @@ class State:
             "best_loss": best,
             "since_best": self.since_best,
             "partitions": self.partitions,
+            "clock": self.clock,
             "result": dict(self.result),
         }
         return Checkpoint(self.round, self.arrays, _strategy_state(strategy), notes)
@@ -61,7 +64,8 @@ class State:
         notes = checkpoint.notes
         best = math.inf if notes["best_loss"] is None else float(notes["best_loss"])
         since, partitions = int(notes["since_best"]), int(notes["partitions"])
-        return cls(checkpoint.arrays, checkpoint.round, best, since, partitions, notes["result"])
+        clock = float(notes.get("clock", 0.0))
+        return cls(checkpoint.arrays, checkpoint.round, best, since, partitions, clock, notes["result"])
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Rounds:
         observe: Observe = lambda event: None,
     ) -> None:
         self._grid = grid
+        self._clock = clock_of(grid)
         self._strategy = strategy
         self._settings = settings
         self._run = run
@@ -105,6 +110,8 @@ class Rounds:
     def run(self, state: State) -> tuple[State, str]:
         """Run on from `state`; return the last state and why it stopped: "rounds", "target_accuracy" or "patience"."""
         self._leases = Leases(self._settings.partitions, highest=state.partitions)
+        if self._clock.simulated:
+            self._clock.sleep(max(0.0, state.clock - self._clock.now()))
         while (reason := self._over(state)) is None:
             state = self._round(state)
         return state, reason
@@ -119,13 +126,16 @@ class Rounds:
         return "rounds" if state.round >= settings.rounds else None
 
     def _round(self, state: State) -> State:
-        number, started = state.round + 1, time.perf_counter()
+        number, started, fleet = state.round + 1, time.perf_counter(), [self._clock.now()]
         trained = self._train(state, number)
         trained_at = time.perf_counter()
+        fleet.append(self._clock.now())
         result, evaluation = self._assess(trained.arrays, number, trained.phase.failed)
         evaluated_at = time.perf_counter()
+        fleet.append(self._clock.now())
         partitions = self._leases.partitions
         state = _advance(replace(state, arrays=trained.arrays, round=number, partitions=partitions, result=result))
+        state = replace(state, clock=fleet[-1] if self._clock.simulated else 0.0)
         phases = {
             "train": trained_at - started - trained.aggregate_seconds,
             "aggregate": trained.aggregate_seconds,
@@ -133,6 +143,7 @@ class Rounds:
             "commit": self._commit_seconds,
         }
         event = self._report(number, trained, evaluation, result, phases)
+        event |= {"fleet": _fleet(*fleet)} if self._clock.simulated else {}
         self._observe(self._run.commit(state.checkpoint(self._strategy), event))
         self._commit_seconds = time.perf_counter() - evaluated_at
         return state
@@ -144,7 +155,14 @@ class Rounds:
         failed: set[int] = set()
         last = ""
         for attempt in range(self._settings.max_repeats + 1):
-            self._leases = wait_for_clients(self._grid, self._leases, self._settings, announce=self._announce)
+            self._leases = wait_for_clients(
+                self._grid,
+                self._leases,
+                self._settings,
+                announce=self._announce,
+                clock=self._clock.now,
+                sleep=self._clock.sleep,
+            )
             phase = self._phase("train", number, Signature.of(state.arrays))
             self._attempt = attempt
             if isinstance(self._strategy, FedAvg):
@@ -167,7 +185,7 @@ class Rounds:
         messages = self._ask(self._strategy.configure_train, number, record, nodes)
         if not messages:
             raise RoundError(f"the strategy asked no client to train in round {number}; raise fraction or min_clients")
-        answers = stream(self._grid, messages, deadline=self._settings.deadline_seconds)
+        answers = self._stream(messages)
         started = time.perf_counter()
         replies = self._for_strategy(phase.replies(answers, quorum=self._settings.quorum), state.arrays)
         arrays, metrics = self._strategy.aggregate_train(number, replies)
@@ -184,7 +202,7 @@ class Rounds:
         phase = self._phase("evaluate", number, None)
         record = self._encoded(arrays)
         messages = self._ask(self._strategy.configure_evaluate, number, record, self._eligible(failed))
-        answers = stream(self._grid, messages, deadline=self._settings.deadline_seconds) if messages else iter(())
+        answers = self._stream(messages) if messages else iter(())
         started = time.perf_counter()
         ours = dict(self._evaluate(arrays)) if self._evaluate else None
         self._test_seconds = time.perf_counter() - started
@@ -206,6 +224,10 @@ class Rounds:
             random.seed(f"{self._settings.seed}-{number}-{self._attempt}")
         messages = configure(number, record, configuration(self._settings, number), view)
         return address(messages, self._leases, self._settings)
+
+    def _stream(self, messages: list[Message]) -> Iterator[Answer]:
+        deadline, clock = self._settings.deadline_seconds, self._clock
+        return stream(self._grid, messages, deadline=deadline, clock=clock.now, sleep=clock.sleep)
 
     def _encoded(self, arrays: Arrays) -> ArrayRecord:
         """Return the model as it travels. What trains in a round is what was evaluated in the one before it."""
@@ -270,6 +292,12 @@ class Rounds:
                 "server_evaluates": round(self._test_seconds, 4),
             },
         }
+
+
+def _fleet(began: float, trained: float, evaluated: float) -> dict[str, float]:
+    """Return a round's seconds of fleet time, and where the fleet's clock stands after it."""
+    figures = {"seconds": evaluated - began, "train": trained - began, "evaluate": evaluated - trained}
+    return {name: round(value, 3) for name, value in (figures | {"clock": evaluated}).items()}
 
 
 def _advance(state: State) -> State:

@@ -12,6 +12,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fl_common.together import members_of
+from fl_server.clock import TimedGrid
 from fl_server.pulling import Inbox, push
 
 SHORTEST_PAUSE = 0.004
@@ -36,15 +37,18 @@ def stream(
     messages: Sequence[Message],
     *,
     deadline: float,
+    enough: int = 0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Answer]:
     """Send `messages` now, and return an iterator of one Answer for each, replies first in order of arrival.
 
     `deadline` is in seconds from now. Messages that could not be sent, and those unanswered at the deadline, come last
-    with no reply.
+    with no reply. enough: how many replies will be taken, where the iterator is closed before its end; 0 for all.
     """
     started = clock()
+    if isinstance(grid, TimedGrid):
+        grid.expect(deadline=started + deadline, enough=enough)
     nodes = [message.metadata.dst_node_id for message in messages]
     identities = push(grid, messages)
     identities += [""] * (len(nodes) - len(identities))
