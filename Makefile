@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 UV = index=$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true); \
 	$${index:+env UV_DEFAULT_INDEX=$$index} env VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 OUT ?= runs/demo
+# Each worker imports TensorFlow: a gigabyte.
+WORKERS ?= 2
 
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -23,7 +25,7 @@ demo: $(STAMP) ## train on handwritten digits with a real server and four real c
 		--set local_epochs=10 --set partitioning=dirichlet --set alpha=1.0 --out $(OUT)
 
 test: $(STAMP) ## run the fast tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 check: $(STAMP) ## lint, types and the direction of imports
 	@$(BIN)/ruff check .

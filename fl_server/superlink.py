@@ -28,6 +28,7 @@ APP_PACKAGES = frozenset({"fl_common", "fl_client", "fl_server", "strategies"})
 START_SECONDS = 60.0
 ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 CLAIM_PAUSE = 0.05
+PORTS = range(16384, 32768)  # ephemeral ports begin at 32768, or higher
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,26 @@ class Addresses:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free now, on loopback."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Return ports that are free now, on loopback.
+
+    They are drawn at random from below the system's ephemeral range: a port that the system would give to any outgoing
+    connection may be gone a second later, when the SuperLink wants it.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(PORTS)
+        if port not in found and _is_free(port):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def check_free(address: str, purpose: str) -> None:

@@ -62,7 +62,9 @@ def test_natural_partitioning_of_a_task_without_ids_is_told():
         resolve(Settings(partitioning="natural", id_column="writer"))
 
 
-@pytest.mark.parametrize(("model", "reached"), [("mlp", 0.88), ("2nn", 0.95), ("cnn", 0.90)])
+@pytest.mark.parametrize(
+    ("model", "reached"), [("mlp", 0.88), ("2nn", 0.95), pytest.param("cnn", 0.90, marks=pytest.mark.slow)]
+)
 def test_a_model_learns_the_digits(model, reached):
     task = resolve(Settings(model=model))
     built = build(task, 1)

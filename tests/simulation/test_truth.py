@@ -21,7 +21,7 @@ def agree(one, other) -> None:
     ("model", "engines"),
     [
         ("mlp", ("vectorized", "loop", "keras")),
-        ("2nn", ("vectorized", "loop", "keras")),
+        pytest.param("2nn", ("vectorized", "loop", "keras"), marks=pytest.mark.slow),
         pytest.param("cnn", ("loop", "keras"), marks=pytest.mark.slow),
     ],
 )
@@ -44,7 +44,11 @@ def test_the_built_in_models_end_in_the_weights_of_the_deployed_client(tmp_path:
 
 @pytest.mark.parametrize(
     ("model", "engine"),
-    [("", "vectorized"), ("", "loop"), ("", "keras"), ("norm", "loop"), ("norm", "keras")],
+    [
+        *(pytest.param("", engine, marks=pytest.mark.slow) for engine in ("vectorized", "loop", "keras")),
+        ("norm", "loop"),
+        pytest.param("norm", "keras", marks=pytest.mark.slow),
+    ],
 )
 def test_a_users_model_with_dropout_adam_and_batchnorm_agrees_on_ragged_clients(tmp_path: Path, model, engine):
     settings = settings_of(6, task=RAGGED, model=model, local_epochs=2)
@@ -54,7 +58,13 @@ def test_a_users_model_with_dropout_adam_and_batchnorm_agrees_on_ragged_clients(
     assert [event["replies"] for event in run.rounds()] == [6, 6, 6]
 
 
-@pytest.mark.parametrize("strategy", ["fedprox", "fedadam", "flwr.serverapp.strategy:FedMedian"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "fedprox",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fedadam", "flwr.serverapp.strategy:FedMedian")),
+    ],
+)
 def test_strategies_agree_with_deployment(tmp_path: Path, strategy: str):
     settings = settings_of(5, strategy=strategy, **UNEVEN)
     run = simulated(tmp_path / "simulated", settings)
@@ -62,6 +72,7 @@ def test_strategies_agree_with_deployment(tmp_path: Path, strategy: str):
     agree(final(run), final(deployed(tmp_path / "deployed", settings)))
 
 
+@pytest.mark.slow
 def test_the_choice_follows_the_layers_and_says_so(tmp_path: Path):
     norm = simulated(tmp_path / "norm", settings_of(6, task=RAGGED, model="norm", rounds=1))
     assert ways(norm) == ["loop"]
