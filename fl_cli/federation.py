@@ -12,9 +12,13 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from fl_client.process import ClientOptions, serve
+from fl_common.errors import NetworkError
 from fl_common.nursery import Nursery
+from fl_server.kept_up import KeptUp
+from fl_server.link_database import LinkDatabase
 from fl_server.runs import Run
 from fl_server.superlink import PRELOAD, Addresses, SuperLink
+from fl_server.supervisor import LIMIT, Say, Supervisor
 
 LOGS = "logs"
 HOME = ".flower"
@@ -49,8 +53,19 @@ def stopping_on_signals() -> Iterator[None]:
 class LocalFederation:
     """Starts on entry, stops everything on exit. Logs go to `directory`/logs."""
 
-    def __init__(self, directory: Path, *, clients: int, task: str = "", addresses: Addresses | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clients: int,
+        task: str = "",
+        addresses: Addresses | None = None,
+        max_restarts: int = LIMIT,
+        say: Say = lambda text: None,
+    ) -> None:
         self._directory = directory
+        self._max_restarts = max_restarts
+        self._say = say
         self._count = clients
         self._task = task
         self.addresses = addresses or Addresses.local()
@@ -65,10 +80,19 @@ class LocalFederation:
         shutil.rmtree(self._home, ignore_errors=True)  # an earlier process was killed
         self._home.mkdir(mode=0o700)
         try:
+            database = self._home / "state.db"  # so that a SuperLink that falls comes back as the same
+            self._supervisor = Supervisor(LinkDatabase(database), self._home, limit=self._max_restarts, say=self._say)
             self.superlink = SuperLink(
-                self.nursery, self.addresses, directory=logs, home=self._home, environment=self._environment()
+                self.nursery,
+                self.addresses,
+                directory=logs,
+                home=self._home,
+                database=database,
+                environment=self._environment(),
+                launched=self._supervisor.launched,
             )
-            self.superlink.start()
+            self._kept = KeptUp(self.superlink, limit=self._max_restarts, say=self._say)
+            self._kept.start(wait=False)
             self.clients = [self.start_client(number) for number in range(self._count)]
             self.superlink.wait_until_ready()
         except BaseException:
@@ -91,13 +115,13 @@ class LocalFederation:
             environment=self._environment() | self._threads(),
         )
 
-    @property
-    def broken(self) -> str:
-        """Say what has ended that a run cannot go on without; "" while all is well."""
-        if self.superlink is None or not self.superlink.alive:
-            return f"the SuperLink ended: {self.superlink.last_words() if self.superlink else 'it never started'}"
-        if self.superlink.apps and not any(app.is_alive() for app in self.superlink.apps):
-            return "the server's process ended"
+    def tend(self) -> str:
+        """Start again what has ended; to be called often. Return what cannot be mended so, or "" while all is well."""
+        try:
+            self._kept.tick()
+        except NetworkError as error:
+            return str(error)
+        self._supervisor.tick()
         if self.clients and not any(client.is_alive() for client in self.clients):
             return "every client's process ended"
         return ""

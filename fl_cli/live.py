@@ -70,7 +70,7 @@ class LiveTable(Display):
             take(event)
         elif event["event"] == "waiting":
             self._doing = words.waiting(event)
-        elif event["event"] in ("rejected", "repeat", "damaged", "engine"):
+        elif event["event"] in ("rejected", "repeat", "damaged", "engine", "restarted"):
             self._notes.append(words.DESCRIBE[event["event"]](event))
 
     def picture(self) -> RenderableType:

@@ -9,15 +9,17 @@ import typer
 
 from fl_cli import options
 from fl_cli.federation import Stopped, stopping_on_signals
-from fl_common.errors import NetworkError
 from fl_common.nursery import Nursery
 from fl_server.disk import plainly
+from fl_server.kept_up import PORT_SECONDS, KeptUp
+from fl_server.link_database import LinkDatabase
 from fl_server.superlink import PRELOAD, Addresses, SuperLink
+from fl_server.supervisor import LIMIT, Supervisor
+from fl_server.tenancy import alone
 
 STATE = ".superlink"
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-STEADY_SECONDS = 60.0
-MOST_FALLS = 5
+LOCK = "server.lock"
+TICK_SECONDS = 0.1
 
 
 def register(app: typer.Typer) -> None:
@@ -34,21 +36,38 @@ def server(
     control_host: Annotated[str, typer.Option(help="Address that the Control API listens on.")] = "127.0.0.1",
     appio_port: Annotated[int, typer.Option(help="Port of the ServerAppIo API, on loopback.")] = 9091,
     store: options.Store = None,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar="FL_MAX_RESTARTS", help="Starts in a row of what keeps falling, without a new round."
+        ),
+    ] = LIMIT,
 ) -> None:
-    """Run a server until SIGTERM or Ctrl-C. Runs and nodes it knows outlast a fall of its SuperLink."""
+    """Run a server until SIGTERM or Ctrl-C. Its runs and nodes outlast a fall of anything in it, and of the server."""
     directory = (store or Path(os.environ.get("FL_STORE", "runs"))).resolve()
     addresses = Addresses(f"{host}:{fleet_port}", f"{control_host}:{control_port}", f"127.0.0.1:{appio_port}")
     home = directory / STATE
     with plainly(f"use the store {directory}"):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = home / "state.db"
     nursery = Nursery(PRELOAD)
+    supervisor = Supervisor(LinkDatabase(database), home, limit=max_restarts, say=_say)
     environment = {"FLWR_HOME": str(home), "FL_STORE": str(directory)}
     superlink = SuperLink(
-        nursery, addresses, directory=home, home=home, database=home / "state.db", environment=environment
+        nursery,
+        addresses,
+        directory=home,
+        home=home,
+        database=database,
+        environment=environment,
+        launched=supervisor.launched,
     )
-    with stopping_on_signals():
+    with stopping_on_signals(), alone(home / LOCK, f"the store {directory}") as crashed:
         try:
-            supervise(superlink, addresses)
+            supervisor.recover()
+            kept = KeptUp(superlink, limit=max_restarts, say=_say)
+            kept.start(patience=PORT_SECONDS if crashed else 0.0)
+            supervise(kept, supervisor, addresses)
         except Stopped:
             typer.echo("stopping")
         finally:
@@ -56,20 +75,20 @@ def server(
             nursery.stop()
 
 
-def supervise(superlink: SuperLink, addresses: Addresses) -> None:
-    """Keep the SuperLink up. Raises NetworkError after MOST_FALLS falls, each within STEADY_SECONDS of its start."""
-    falls = 0
+def supervise(kept: KeptUp, supervisor: Supervisor, addresses: Addresses) -> None:
+    """Keep the SuperLink up and its runs going. Raises NetworkError where the SuperLink keeps falling."""
+    _announce(addresses)
     while True:
-        started = time.monotonic()
-        superlink.start()
-        superlink.wait_until_ready()
-        typer.echo(f"server is up. Clients: fl client --server {addresses.fleet}")
-        typer.echo(f"              Runs:    fl run --server {addresses.control} --task digits")
-        while superlink.alive:
-            time.sleep(0.2)
-        falls = falls + 1 if time.monotonic() - started < STEADY_SECONDS else 1
-        if falls > MOST_FALLS:
-            raise NetworkError(f"the SuperLink fell {falls} times in a row; the last words: {superlink.last_words()}")
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (falls - 1))
-        typer.echo(f"the SuperLink fell ({superlink.last_words()}); starting it again in {pause:g} s", err=True)
-        time.sleep(pause)
+        if kept.tick():
+            _announce(addresses)
+        supervisor.tick()
+        time.sleep(TICK_SECONDS)
+
+
+def _announce(addresses: Addresses) -> None:
+    typer.echo(f"server is up. Clients: fl client --server {addresses.fleet}")
+    typer.echo(f"              Runs:    fl run --server {addresses.control} --task digits")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -14,6 +14,7 @@ from fl_cli.follow import RunFailed, show
 from fl_common.errors import NetworkError, SettingsError, StoreError
 from fl_common.settings import Settings
 from fl_server.runs import Run, new_name
+from fl_server.supervisor import LAST_WORDS
 
 DETACHED = 130
 LEAST_ROOM = 1 << 20  # bytes
@@ -71,11 +72,16 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
     with stopping_on_signals():
         try:
             with (
-                LocalFederation(run.directory, clients=clients, task=_client_task(settings)) as federation,
+                LocalFederation(
+                    run.directory,
+                    clients=clients,
+                    task=_client_task(settings),
+                    say=lambda text: typer.echo(text, err=True),
+                ) as federation,
                 Control(federation.addresses.control) as control,
             ):
                 control.submit(settings)
-                events = run.follow(lambda: bool(federation.broken), skip=seen)
+                events = run.follow(lambda: bool(federation.tend()), skip=seen, last=LAST_WORDS)
                 try:
                     final = show(events, Display.for_terminal(as_json=as_json))
                 except RunFailed:
@@ -84,7 +90,7 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
                 if final is None:
                     check_room(run.directory)
                     raise NetworkError(
-                        f"{federation.broken}. See {run.directory}/logs; its last words: "
+                        f"{federation.tend()}. See {run.directory}/logs; its last words: "
                         f"{federation.last_words('serverapp') or federation.last_words('superlink')}"
                     )
                 federation.let_the_server_finish(run)

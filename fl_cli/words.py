@@ -115,6 +115,12 @@ def damage(event: Event) -> str:
     return f"the checkpoint of round {event['round']} is damaged and passed over: {event['detail']}"
 
 
+def restart(event: Event) -> str:
+    """Return one line on a ServerApp that is started again."""
+    which = f"{event['attempt']} of at most {event['limit']} in a row"
+    return f"started again ({which}), to go on from the newest checkpoint: {event['reason']}"
+
+
 def waiting(event: Event) -> str:
     """Return one line on the clients that are waited for."""
     return f"waiting for clients: {event['have']} of {event['need']} are there"
@@ -138,6 +144,7 @@ DESCRIBE: dict[str, Callable[[Event], str]] = {
     "rejected": rejection,
     "repeat": repetition,
     "damaged": damage,
+    "restarted": restart,
     "engine": engine,
     "finished": _finished,
     "failed": failure,

@@ -30,13 +30,16 @@ from fl_server.observers import Observer
 from fl_server.observers.plots import draw
 from fl_server.observers.standard_output import StandardOutput
 from fl_server.observers.tensorboard import TensorBoard
+from fl_server.pulling import SUPERLINK_ERRORS
 from fl_server.rounds import Rounds, State, restore_strategy
-from fl_server.runs import Run, new_name
+from fl_server.runs import SETTINGS, Run, new_name
+from fl_server.whereabouts import Whereabouts
 from strategies.fedavg import FedAvg
 
 MODEL = "model.keras"
 PLOT = "plot.png"
 STORE_VARIABLE = "FL_STORE"
+ENDING_SECONDS = 30.0  # what an earlier ServerApp of the same run may take to let go of it
 
 app = ServerApp()
 
@@ -45,21 +48,44 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one federation to its end. The run config holds the settings."""
     settings = settings_.parse(context.run_config, source="the run config")
-    serve(grid, settings, open_run(settings))
+    serve(grid, settings, continued(context.run_id) or open_run(settings, context.run_id))
 
 
-def open_run(settings: Settings) -> Run:
+def continued(run_id: int) -> Run | None:
+    """Return the run that an earlier ServerApp of the same Flower run began, on a server of ours; None where none did.
+
+    That one may still be ending: the lock is waited for.
+    """
+    whereabouts = Whereabouts.here()
+    directory = whereabouts.directory(run_id) if whereabouts is not None else None
+    if directory is None or not (directory / SETTINGS).is_file():
+        return None
+    run = Run.open(directory)
+    run.lock_seconds = ENDING_SECONDS
+    return run
+
+
+def open_run(settings: Settings, run_id: int | None = None) -> Run:
     """Return the run to write: the one in `out` where it is to be resumed, a new one otherwise."""
     if settings.resume:
-        return Run.open(Path(settings.out))
+        return _noted(run_id, Path(settings.out), Run.open, resume=True)
     chosen = settings.store != Settings.model_fields["store"].default
     store = Path(settings.store if chosen else os.environ.get(STORE_VARIABLE, settings.store))
     directory = Path(settings.out) if settings.out else store / new_name(settings)
-    run = Run.create(directory, settings.model_copy(update={"out": str(directory), "task": _kept(settings, directory)}))
+    kept = settings.model_copy(update={"out": str(directory), "task": _kept(settings, directory)})
+    run = _noted(run_id, directory, lambda path: Run.create(path, kept))
     if settings.task.startswith(f"{BUNDLED}."):
         with plainly(f"keep the task in {directory}"):
             shutil.copyfile(_source(settings.task), _kept(settings, directory))
     return run
+
+
+def _noted(run_id: int | None, directory: Path, begin: Callable[[Path], Run], *, resume: bool = False) -> Run:
+    """Return the run that `begin` opens or creates. A server of ours is told first: no crash can part the two."""
+    whereabouts = Whereabouts.here()
+    if whereabouts is not None and run_id is not None and (resume or not (directory / SETTINGS).is_file()):
+        whereabouts.note(run_id, directory)
+    return begin(directory)
 
 
 def _kept(settings: Settings, directory: Path) -> str:
@@ -79,7 +105,8 @@ def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None
     """Run rounds until the settings say stop, and leave model, plot and history in the run's directory.
 
     `observer` is shown every event; by default they go to standard output as lines of JSON. Whatever goes wrong is
-    written into the run as a "failed" event, and raised again.
+    written into the run as a "failed" event, and raised again; only what is wrong with the server around it is no word
+    about the run: a supervisor starts it again.
     """
     with run.lock():
         observers = _observers(settings, run, observer)
@@ -88,6 +115,8 @@ def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None
             observe(event)
         try:
             _run(grid, settings, run, observe)
+        except SUPERLINK_ERRORS:
+            raise
         except Exception as error:
             code = error.exit_code if isinstance(error, ParterreError) else 1
             text = str(error) if isinstance(error, ParterreError) else f"{type(error).__name__}: {error}"

@@ -6,7 +6,7 @@ docs/reference/events.md describes every event.
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ def rounds(events: Iterable[Event]) -> list[Event]:
     return [last[number] for number in sorted(last)]
 
 
-def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0) -> Iterator[Event]:
-    """Yield events as they are appended, leaving out the first `skip`; end after the last one, or when `stop()`.
+def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0, last: Collection[str] = LAST) -> Iterator[Event]:
+    """Yield events as they are appended, leaving out the first `skip`; end after one of `last`, or when `stop()`.
 
     A "finished" or "failed" that is followed by more (the run was resumed) does not end it.
     """
@@ -69,7 +69,7 @@ def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0) -> Iterator[E
             seen += 1
             if seen > skip:
                 yield event
-        over = bool(fresh) and seen > skip and fresh[-1].get("event") in LAST
+        over = bool(fresh) and seen > skip and fresh[-1].get("event") in last
         if over or stopping:
             return
         time.sleep(POLL_SECONDS)

@@ -6,6 +6,7 @@ their way. Here a reply is put together when it is complete and asked for: the s
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import grpc
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
@@ -20,6 +21,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
+from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import GrpcGrid
 
 from fl_common import wire
@@ -27,6 +29,7 @@ from fl_common.errors import RejectedReply
 
 OBJECT_WAIT_SECONDS = 0.005
 STRAGGLING_SECONDS = 5.0  # a reply's head comes last; what is then still missing may take this long
+SUPERLINK_ERRORS = (grpc.RpcError, RunNotRunningException)  # not a word about the run, but about the server around it
 UNAVAILABLE = 4  # Flower's ErrorCode.REPLY_MESSAGE_UNAVAILABLE
 
 

@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -21,7 +21,7 @@ from fl_common.errors import StoreError
 from fl_common.settings import Settings
 from fl_server import checkpoints, disk, events
 from fl_server.checkpoints import Checkpoint
-from fl_server.events import Event
+from fl_server.events import LAST, Event
 
 __all__ = ["Checkpoint", "Run", "Status", "listing", "new_name"]
 
@@ -39,6 +39,7 @@ class Run:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.lock_seconds = LOCK_SECONDS
         self._locked = False
         self._reported: set[int] = set()
 
@@ -129,18 +130,18 @@ class Run:
         """Return the "round" events, the last one for each number, in order of the number."""
         return events.rounds(self.events())
 
-    def follow(self, stop: Callable[[], bool], *, skip: int = 0) -> Iterator[Event]:
-        """Yield events as they are appended, but the first `skip`, until the run has ended or `stop()` is true."""
-        return events.follow(self.directory / EVENTS, stop, skip=skip)
+    def follow(self, stop: Callable[[], bool], *, skip: int = 0, last: Collection[str] = LAST) -> Iterator[Event]:
+        """Yield events as they are appended, but the first `skip`, until one of `last` came or `stop()` is true."""
+        return events.follow(self.directory / EVENTS, stop, skip=skip, last=last)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the right to write. Raises StoreError where another process, or another `Run`, holds it."""
+        """Hold the right to write. Raises StoreError where another holds it for longer than `lock_seconds`."""
         path = self.directory / LOCK
         with disk.plainly(f"lock {path}"):
             file = path.open("a+")
         with file:
-            if not _acquire(file):
+            if not _acquire(file, self.lock_seconds):
                 file.seek(0)
                 raise StoreError(
                     f"run {self.name} is being written by another process (pid {file.read().strip() or 'unknown'}). "
@@ -206,8 +207,8 @@ def listing(store: Path) -> list[Run]:
     return [Run(entry) for entry in sorted(store.iterdir()) if (entry / SETTINGS).is_file()]
 
 
-def _acquire(file: IO[str]) -> bool:
-    patience = time.monotonic() + LOCK_SECONDS
+def _acquire(file: IO[str], seconds: float) -> bool:
+    patience = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

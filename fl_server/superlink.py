@@ -18,8 +18,9 @@ from queue import Queue
 
 import grpc
 
-from fl_common.errors import NetworkError
+from fl_common.errors import NetworkError, StoreError
 from fl_common.nursery import Nursery
+from fl_server.whereabouts import HOME_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -97,17 +98,20 @@ class SuperLink:
         home: Path,
         database: Path | None = None,
         environment: dict[str, str] | None = None,
+        launched: Callable[[str, BaseProcess], object] = lambda token, process: None,
     ) -> None:
+        self._launched = launched
         self._nursery = nursery
         self._own = Nursery(())
         self.addresses = addresses
         self._directory = directory
         self._home = home
         self._database = database
-        self._environment = environment or {}
+        self._environment = {HOME_VARIABLE: str(home)} | (environment or {})
         self._secret = secrets.token_bytes(32)
         self._ending = threading.Event()
         self._executor: threading.Thread | None = None
+        self._heard = time.monotonic()
         self.process: BaseProcess | None = None
         self.apps: list[BaseProcess] = []
 
@@ -119,6 +123,7 @@ class SuperLink:
         secret_file = self._home / "executor.secret"
         secret_file.touch(mode=0o600)
         secret_file.write_bytes(self._secret)
+        self._heard = time.monotonic()
         self.process = self._own.start(
             _superlink,
             self._arguments(secret_file),
@@ -145,6 +150,16 @@ class SuperLink:
         """Whether the SuperLink's process runs."""
         return self.process is not None and self.process.is_alive()
 
+    def silence(self) -> float:
+        """Return the seconds since the SuperLink last answered the executor, or was started."""
+        return time.monotonic() - self._heard
+
+    def kill(self) -> None:
+        """End the SuperLink's process at once, as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+
     def last_words(self) -> str:
         """Return the end of the SuperLink's log, for an error message."""
         path = self._directory / "superlink.log"
@@ -152,13 +167,13 @@ class SuperLink:
         return " | ".join(lines[-3:]) or "it left no log"
 
     def stop(self) -> None:
-        """Stop ServerApps first, so that they can say how they ended, then the SuperLink."""
+        """Stop the SuperLink, then its ServerApps: they cannot tell it that their runs have ended, for these go on."""
         self._ending.set()
-        self._nursery.stop(self.apps)
         if self._executor is not None:
             self._executor.join(timeout=2.0)
         if self.process is not None:
             self._own.stop(grace=3.0)
+        self._nursery.stop(self.apps)
 
     def _arguments(self, secret_file: Path) -> list[str]:
         return [
@@ -181,6 +196,7 @@ class SuperLink:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE and not self._ending.is_set():
                     log.warning("the executor cannot claim a run: %s", error.details())
                 continue
+            self._heard = time.monotonic()
             if token:
                 self._launch(token)
 
@@ -194,6 +210,11 @@ class SuperLink:
             environment=self._environment,
         )
         self.apps = [process for process in self.apps if process.is_alive()] + [app]
+        try:
+            self._launched(token, app)
+        except StoreError as error:  # unwatched, it would never be started again
+            log.warning("a ServerApp is ended, to be started again: %s", error)
+            app.kill()
 
 
 def claimer(appio: str, secret: bytes) -> Callable[[], str]:

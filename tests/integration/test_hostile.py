@@ -100,7 +100,7 @@ def test_garbage_on_the_wire_is_rejected_and_the_run_goes_on(tmp_path: Path, mon
         Control(federation.addresses.control) as control,
     ):
         control.submit(settings)
-        events = list(run.follow(lambda: bool(federation.broken)))
+        events = list(run.follow(lambda: bool(federation.tend())))
         federation.let_the_server_finish(run)
     assert events[-1]["event"] == "finished", events[-1]
     assert [event["replies"] for event in events if event["event"] == "round"] == [2] * 6

@@ -1,0 +1,84 @@
+"""A SuperLink that is started again when it falls or hangs: with a pause that grows, and a limit."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from fl_common.errors import NetworkError
+from fl_server.superlink import SuperLink
+from fl_server.supervisor import LIMIT, Say, ended, pause
+
+log = logging.getLogger(__name__)
+
+STEADY_SECONDS = 60.0  # a fall this long after a start is the first of a new row
+HUNG_SECONDS = 30.0
+PORT_SECONDS = 10.0  # what the SuperLink of a killed server may take to end
+
+
+class KeptUp:
+    """Call `start` once and `tick` a few times a second. `limit`: falls in a row before NetworkError is raised."""
+
+    def __init__(
+        self,
+        superlink: SuperLink,
+        *,
+        limit: int = LIMIT,
+        say: Say = log.warning,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._superlink = superlink
+        self._limit = limit
+        self._say = say
+        self._clock = clock
+        self._started = 0.0
+        self._falls = 0
+        self._again_at: float | None = None
+
+    def start(self, *, patience: float = 0.0, wait: bool = True) -> None:
+        """Start the SuperLink, and `wait` until it is ready. Ports that are taken are waited for up to `patience`."""
+        limit = self._clock() + patience
+        while True:
+            try:
+                self._superlink.start()
+                break
+            except NetworkError:
+                if self._clock() > limit:
+                    raise
+                time.sleep(0.1)
+        self._started = self._clock()
+        if wait:
+            self._superlink.wait_until_ready()
+
+    def tick(self) -> bool:
+        """Look after the SuperLink; True where it was started again. Raises NetworkError where that is of no use."""
+        if self._again_at is not None:
+            return self._clock() >= self._again_at and self._start_again()
+        if self._superlink.alive and self._superlink.silence() > HUNG_SECONDS:
+            self._say(f"the SuperLink has not answered for {HUNG_SECONDS:.0f} s; it is killed")
+            self._superlink.kill()
+        if not self._superlink.alive:
+            self._fell()
+        return False
+
+    def _start_again(self) -> bool:
+        self._again_at = None
+        try:
+            self.start(patience=PORT_SECONDS)
+        except NetworkError as error:
+            if self._falls >= self._limit:
+                raise
+            self._say(str(error))
+            self._superlink.kill()
+            self._fell()
+            return False
+        return True
+
+    def _fell(self) -> None:
+        words = ended(self._superlink.process)
+        words += f"; its last words: {self._superlink.last_words()}" if not words.startswith("SIG") else ""
+        self._falls = self._falls + 1 if self._clock() - self._started < STEADY_SECONDS else 1
+        if self._falls > self._limit:
+            raise NetworkError(f"the SuperLink fell {self._falls} times in a row: {words}")
+        seconds = pause(self._falls)
+        self._say(f"the SuperLink fell ({words}); starting it again in {seconds:g} s")
+        self._again_at = self._clock() + seconds

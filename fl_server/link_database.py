@@ -1,0 +1,126 @@
+"""What Flower's SuperLink knows about runs, in its database file: how they stand, and putting one back into the queue.
+
+Flower ends a run whose ServerApp died. Here the run is queued again under the same number, so that whoever follows it,
+`fl run`, `flwr log` or `flwr ls`, goes on following. The file is SQLite in WAL mode: it may be written while the
+SuperLink runs, and while it does not. docs/decisions/0011 says why this is SQL and not one of Flower's calls.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fl_common.errors import StoreError
+
+BUSY_SECONDS = 5.0
+COMPLETED, STOPPED, FAILED = "completed", "stopped", "failed"  # Flower's sub-statuses of a run that has ended
+RAISED = "ServerApp failed with exception"  # how Flower's details begin where the ServerApp's own code raised
+
+_UNSIGNED = 2**64
+_SELECT = """
+    SELECT run.run_id, task.task_id, task.token, task.starting_at, task.finished_at, task.sub_status, task.details
+    FROM run JOIN task ON task.task_id = run.primary_task_id
+"""
+_QUEUE = """
+    UPDATE task SET token = NULL, active_until = NULL, starting_at = NULL, running_at = NULL, finished_at = NULL,
+        sub_status = '', details = '' WHERE task_id = ?
+"""
+_FINISH = """
+    UPDATE task SET token = NULL, active_until = NULL, finished_at = ?, sub_status = ?, details = ? WHERE task_id = ?
+"""
+_FORGET = (
+    "DELETE FROM message_res WHERE run_id = :run",
+    "DELETE FROM message_ins WHERE run_id = :run",
+    """
+    CREATE TEMP TABLE own AS SELECT object_id FROM run_objects WHERE run_id = :run
+        EXCEPT SELECT object_id FROM run_objects WHERE run_id <> :run
+    """,
+    """
+    UPDATE objects SET ref_count = max(0, ref_count - (
+        SELECT count(*) FROM object_children WHERE child_id = objects.object_id AND parent_id IN own
+    )) WHERE object_id IN (SELECT child_id FROM object_children WHERE parent_id IN own)
+    """,
+    "DELETE FROM objects WHERE object_id IN own",
+    "DELETE FROM run_objects WHERE run_id = :run",
+)
+
+
+@dataclass(frozen=True)
+class LinkedRun:
+    """A run as Flower knows it. `outcome` is "" until it has ended; `claimed`: a ServerApp was started for it."""
+
+    run_id: int
+    task: int
+    claimed: bool
+    outcome: str
+    details: str
+
+
+class LinkDatabase:
+    """The SuperLink's database file. Every method raises StoreError where the file cannot be read or written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def runs(self) -> list[LinkedRun]:
+        """Return all runs; none where the SuperLink has never made the file."""
+        if not self._path.exists():
+            return []
+        with self._open() as database:
+            known = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'task'").fetchone()[0]
+            return [_linked(row) for row in database.execute(_SELECT)] if known else []
+
+    def run(self, run_id: int) -> LinkedRun | None:
+        """Return one run."""
+        return next((run for run in self.runs() if run.run_id == run_id), None)
+
+    def run_of(self, token: str) -> LinkedRun | None:
+        """Return the run whose ServerApp was given this token."""
+        with self._open() as database:
+            row = database.execute(f"{_SELECT} WHERE task.token = ?", (token,)).fetchone()
+        return _linked(row) if row is not None else None
+
+    def queue(self, run: LinkedRun) -> None:
+        """Have the run started again. Its ServerApp's token, and what is under way to and from clients, is void."""
+        with self._open() as database:
+            for statement in _FORGET:
+                database.execute(statement, {"run": _signed(run.run_id)})
+            database.execute(_QUEUE, (run.task,))
+
+    def finish(self, run: LinkedRun, outcome: str, details: str) -> None:
+        """Note that a run has ended, where its ServerApp could not say so."""
+        with self._open() as database:
+            database.execute(_FINISH, (datetime.now(UTC).isoformat(" "), outcome, details, run.task))
+
+    def tell(self, run: LinkedRun, line: str) -> None:
+        """Add a line to the log of a run, which those who follow it read."""
+        with self._open() as database:
+            values = (datetime.now(UTC).timestamp(), run.task, f"{line}\n")
+            database.execute("INSERT INTO task_logs (timestamp, task_id, log) VALUES (?, ?, ?)", values)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction, which is committed at the end, or undone where an error ends it."""
+        try:
+            database = sqlite3.connect(self._path, timeout=BUSY_SECONDS)
+            try:
+                with database:
+                    database.execute("PRAGMA foreign_keys = ON")
+                    yield database
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            raise StoreError(f"the SuperLink's database {self._path} cannot be used: {error}.") from error
+
+
+def _linked(row: tuple[Any, ...]) -> LinkedRun:
+    run_id, task, token, starting, finished, outcome, details = row
+    claimed = token is not None or starting is not None
+    return LinkedRun(run_id % _UNSIGNED, task, claimed, outcome if finished is not None else "", details)
+
+
+def _signed(number: int) -> int:
+    return number - _UNSIGNED if number >= _UNSIGNED // 2 else number

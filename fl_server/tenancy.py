@@ -1,0 +1,47 @@
+"""One server at a time in a directory: a lock of the operating system, which ends with the process that holds it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from fl_common.errors import StoreError
+from fl_server.disk import plainly
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[bool]:
+    """Hold the lock file `path`; yield whether the one who held it before was killed. Nothing is left in the end.
+
+    Raises StoreError, which names `what` is in use and the process that uses it, where another holds the lock.
+    """
+    with plainly(f"lock {path}"):
+        crashed = path.exists()
+        file = _locked(path)
+    if file is None:
+        holder = path.read_text().strip() or "unknown"
+        raise StoreError(f"{what} is in use by another server (process {holder}). Stop that one, or name another.")
+    with file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield crashed
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """Return the file, locked; None where another holds it. One that was removed while it was opened is not the one."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()

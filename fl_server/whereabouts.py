@@ -1,0 +1,40 @@
+"""Which directory a run of Flower's writes: noted by its ServerApp in the server's home, read by the next one.
+
+A ServerApp that is started again for the same run goes on in the same directory, whatever its run config says.
+"""
+
+import os
+from pathlib import Path
+
+from fl_server import disk
+
+HOME_VARIABLE = "FL_HOME_DIR"  # set by fl_server.superlink for the ServerApps that it starts
+FOLDER = "runs"
+
+
+class Whereabouts:
+    """The notes under a server's home: a file a run, named by Flower's number, that holds the run's directory."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / FOLDER
+
+    @classmethod
+    def here(cls) -> "Whereabouts | None":
+        """Return those of the server that started this process; None where it was no server of ours."""
+        home = os.environ.get(HOME_VARIABLE)
+        return cls(Path(home)) if home else None
+
+    def note(self, run_id: int, directory: Path) -> None:
+        """Note where a run is. Raises StoreError where that cannot be written."""
+        with disk.plainly(f"note where run {run_id} is in {self._folder}"):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            for earlier in self._folder.iterdir():  # a run that was submitted again belongs to its newest number only
+                if earlier.name.isdecimal() and earlier.read_text() == str(directory.resolve()):
+                    earlier.unlink()
+            disk.replace(self._folder / str(run_id), str(directory.resolve()).encode())
+
+    def directory(self, run_id: int) -> Path | None:
+        """Return where a run is; None where its ServerApp did not get so far."""
+        path = self._folder / str(run_id)
+        with disk.plainly(f"read {path}"):
+            return Path(path.read_text()) if path.exists() else None
