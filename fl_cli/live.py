@@ -70,7 +70,9 @@ class LiveTable(Display):
             take(event)
         elif event["event"] == "waiting":
             self._doing = words.waiting(event)
-        elif event["event"] in ("rejected", "repeat", "damaged", "engine", "restarted"):
+        elif event.get("reason") == "surplus":
+            return  # as many a round as were asked too many
+        elif event["event"] in ("rejected", "dropped", "aside", "back", "repeat", "damaged", "engine", "restarted"):
             self._notes.append(words.DESCRIBE[event["event"]](event))
 
     def picture(self) -> RenderableType:

@@ -84,7 +84,7 @@ def _started(event: Event) -> str:
 def _round(event: Event) -> str:
     parts = [f"{key} {measure(event[key])}" for key in ("loss", "accuracy") if event.get(key) is not None]
     parts.append(f"replies {event.get('replies')}/{event.get('cohort')}")
-    parts += [f"rejected {event['rejected']}"] if event.get("rejected") else []
+    parts += [f"{word} {event[word]}" for word in ("rejected", "surplus") if event.get(word)]
     parts += [
         duration(event.get("seconds")),
         f"up {size(event.get('bytes_up'))}",
@@ -105,6 +105,25 @@ def repetition(event: Event) -> str:
     return f"round {event['round']} is repeated (attempt {event['attempt']}): {event['reason']}"
 
 
+def dropping(event: Event) -> str:
+    """Return one line on a reply that came too late."""
+    why = {"surplus": "others were enough", "late": "after the deadline"}.get(event["reason"], "it was repeated")
+    what = f"the reply of client {event.get('client')} to round {event['round']} came after {event['seconds']:.1f} s"
+    return f"{what} and was dropped: {why}"
+
+
+def aside(event: Event) -> str:
+    """Return one line on a client that is set aside."""
+    reasons = ", ".join(f"{reason} {number}" for reason, number in event["reasons"].items())
+    failed = f"client {event.get('client')} failed {event['failures']} times in a row ({reasons})"
+    return f"{failed} and is left out until round {event['until_round']}"
+
+
+def back(event: Event) -> str:
+    """Return one line on a client that may be asked again."""
+    return f"client {event.get('client')} may be asked again from round {event['round']}"
+
+
 def engine(event: Event) -> str:
     """Return one line on the way in which simulated clients are trained."""
     return f"simulated clients train by engine={event['engine']} ({event['reason']})"
@@ -123,7 +142,8 @@ def restart(event: Event) -> str:
 
 def waiting(event: Event) -> str:
     """Return one line on the clients that are waited for."""
-    return f"waiting for clients: {event['have']} of {event['need']} are there"
+    fit = f" with {event['where']} (of {event['online']} connected)" if event.get("where") else ""
+    return f"waiting for clients: {event['have']} of {event['need']} are there{fit}"
 
 
 def failure(event: Event) -> str:
@@ -142,6 +162,9 @@ DESCRIBE: dict[str, Callable[[Event], str]] = {
     "waiting": waiting,
     "round": _round,
     "rejected": rejection,
+    "dropped": dropping,
+    "aside": aside,
+    "back": back,
     "repeat": repetition,
     "damaged": damage,
     "restarted": restart,

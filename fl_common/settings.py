@@ -7,12 +7,13 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fl_common import ranges, selectors
 from fl_common.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "FL_"
@@ -69,14 +70,40 @@ class Settings(BaseModel):
     fraction: Share = Field(1.0, description="share of the available clients asked to train in a round")
     clients_per_round: int = Field(0, ge=0, description="number asked to train in a round; 0 uses fraction")
     fraction_evaluate: float = Field(1.0, ge=0, le=1, description="share of the available clients asked to evaluate")
+    over_selection: float = Field(
+        1.0, ge=1, le=10, description="asks this many times as many clients, and takes the first that answer; 1 is off"
+    )
+    selection: Literal["random", "fair"] = Field(
+        "random", description="who is asked to train: drawn at random, or those first whose last turn is longest ago"
+    )
+    where: str = Field("", description="labels that clients must have, such as site=berlin,tier!=test,gpu in (a, b)")
     min_clients: Count = Field(2, description="clients to wait for before a round starts")
     wait_seconds: Seconds = Field(120.0, description="time limit of that wait; then the run ends with an error")
     deadline_seconds: Seconds = Field(600.0, description="time limit for the replies of one phase of a round")
+    evaluate_deadline_seconds: float = Field(
+        0.0, ge=0, description="time limit for the replies of an evaluation; 0: deadline_seconds"
+    )
     quorum: Count = Field(1, description="good replies a round needs; fewer, and it is repeated with other clients")
+    quorum_share: float = Field(
+        0.0, ge=0, le=1, description="share of a round's clients whose good replies it needs, beside quorum"
+    )
     max_repeats: int = Field(3, ge=0, description="times a round may be repeated before the run ends with an error")
-    max_examples: Count = Field(10_000_000, description="largest number of examples that a reply may claim")
     target_accuracy: float = Field(0.0, ge=0, le=1, description="stop when it is reached; 0 never")
     patience: int = Field(0, ge=0, description="stop after this many rounds without a lower loss; 0 never")
+
+    # What a reply may be
+    max_examples: Count = Field(10_000_000, description="largest number of examples that a reply may claim")
+    max_update_norm: float = Field(
+        0.0, ge=0, description="largest L2 norm of a reply's difference from the model that was sent; 0: any"
+    )
+    metric_limits: str = Field("", description="ranges of metrics, such as loss=0:100,accuracy=0:1; empty: any number")
+    max_reply_mb: float = Field(
+        0.0, ge=0, description="largest reply, in MB; 0: twice what was sent to the client, and 4 MB"
+    )
+    aside_after: int = Field(
+        3, ge=0, description="rejected replies in a row after which a client is set aside for a while; 0 never"
+    )
+    aside_rounds: Count = Field(2, description="rounds that it is set aside for, twice as many each further time")
 
     # Simulation
     engine: Literal["auto", "vectorized", "loop", "keras"] = Field(
@@ -102,6 +129,8 @@ class Settings(BaseModel):
                 "A client holds one partition, so more could never take part"
             )
         self.strategy_arguments()
+        _readable(lambda: selectors.parse(self.where))
+        _readable(lambda: ranges.parse(self.metric_limits))
         return self
 
     def strategy_arguments(self) -> dict[str, Any]:
@@ -212,6 +241,13 @@ def _json_object(text: Any) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise ValueError(f"strategy_args must be a JSON object; got {text!r}")
     return parsed
+
+
+def _readable(parse: Callable[[], object]) -> None:
+    try:
+        parse()
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
 
 
 def _literal(value: Any) -> Any:

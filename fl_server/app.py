@@ -31,8 +31,9 @@ from fl_server.observers.plots import draw
 from fl_server.observers.standard_output import StandardOutput
 from fl_server.observers.tensorboard import TensorBoard
 from fl_server.pulling import SUPERLINK_ERRORS
-from fl_server.rounds import Rounds, State, restore_strategy
+from fl_server.rounds import Rounds
 from fl_server.runs import SETTINGS, Run, new_name
+from fl_server.state import State, restore_strategy
 from fl_server.whereabouts import Whereabouts
 from strategies.fedavg import FedAvg
 

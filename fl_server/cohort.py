@@ -1,8 +1,9 @@
-"""Who is asked, and what each is told: waiting for clients, leasing slots to them, addressing a round's messages."""
+"""The cohort of a phase: whom it asks, what each is told, how many replies it wants, and who stands in for the lost."""
 
 import json
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -10,27 +11,47 @@ from flwr.serverapp import Grid
 
 from fl_common.errors import RoundError
 from fl_common.settings import Settings
+from fl_server.clock import Clock
 from fl_server.leases import Leases
 
-POLL_SECONDS = 0.1
 MESSAGE_MARGIN_SECONDS = 30.0
+
+
+@dataclass
+class Cohort:
+    """Whom a phase asks: `messages`, of whose good replies it takes the first `wanted` and needs `quorum`.
+
+    instead: returns messages to at most so many others, each asked once.
+    """
+
+    messages: list[Message]
+    wanted: int
+    quorum: int = 0
+    instead: Callable[[int], list[Message]] = lambda number: []
+
+
+def quorum(settings: Settings, wanted: int) -> int:
+    """Return how many good replies a round needs that wants `wanted`."""
+    # A share of 0.7 of 10 is 7, though 0.7 * 10 is a little more than that in binary.
+    return max(settings.quorum, ceil(round(settings.quorum_share * wanted, 9)))
 
 
 class LeasedGrid(Grid):
     """A view of a Grid in which only `nodes` exist, in the order of their slots.
 
     Flower's own strategies sample from a Grid and wait on it without a limit; on this view their wait ends at `limit`
-    (seconds on the monotonic clock) with a RoundError.
+    (seconds on `clock`) with a RoundError.
     """
 
-    def __init__(self, grid: Grid, nodes: Sequence[int], *, limit: float) -> None:
+    def __init__(self, grid: Grid, nodes: Sequence[int], *, limit: float, clock: Clock | None = None) -> None:
         self._grid = grid
+        self._clock = clock or Clock()
         self._nodes = list(nodes)
         self._limit = limit
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the leased nodes."""
-        if time.monotonic() > self._limit:
+        if self._clock.now() > self._limit:
             raise RoundError(
                 f"the strategy wants more clients than the {len(self._nodes)} there are. "
                 "Start more, or lower its min_train_nodes and min_available_nodes."
@@ -63,43 +84,16 @@ class LeasedGrid(Grid):
         return self._grid.send_and_receive(messages, timeout=timeout)
 
 
-def wait_for_clients(
-    grid: Grid,
-    leases: Leases,
-    settings: Settings,
-    *,
-    announce: Callable[[Mapping[str, Any]], object],
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Leases:
-    """Return renewed leases once at least `min_clients` hold one. Raises RoundError after `wait_seconds`."""
-    started, said = clock(), -1
-    while True:
-        leases = leases.renew(grid.get_node_ids())
-        have = len(leases.slots)
-        if have >= settings.min_clients:
-            return leases
-        waited = clock() - started
-        if waited > settings.wait_seconds:
-            raise RoundError(
-                f"waited {settings.wait_seconds:g} s for {settings.min_clients} clients; {have} came. "
-                "Start more with `fl client --server HOST:PORT`, or lower min_clients, or raise wait_seconds."
-            )
-        if have != said:
-            announce({"event": "waiting", "have": have, "need": settings.min_clients, "seconds": round(waited, 3)})
-            said = have
-        sleep(POLL_SECONDS)
-
-
 def configuration(settings: Settings, round_number: int) -> ConfigRecord:
     """Return what every client of a round is told: the round and the settings."""
     return ConfigRecord({"server-round": round_number, "settings": json.dumps(settings.model_dump())})
 
 
-def address(messages: Iterable[Message], leases: Leases, settings: Settings) -> list[Message]:
+def address(messages: Iterable[Message], leases: Leases, deadline: float) -> list[Message]:
     """Return the messages with each client's own slot and partition in its config. The arrays are shared, not copied.
 
-    A message to a node without a lease is left out: it is a spare.
+    A message to a node without a lease is left out: it is a spare. A message expires some time after the deadline, in
+    seconds from now.
     """
     return [
         Message(
@@ -107,7 +101,7 @@ def address(messages: Iterable[Message], leases: Leases, settings: Settings) -> 
             message_type=message.metadata.message_type,
             dst_node_id=message.metadata.dst_node_id,
             group_id=message.metadata.group_id,
-            ttl=settings.deadline_seconds + MESSAGE_MARGIN_SECONDS,
+            ttl=deadline + MESSAGE_MARGIN_SECONDS,
         )
         for message in messages
         if message.metadata.dst_node_id in leases.slots

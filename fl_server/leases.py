@@ -1,7 +1,8 @@
 """Leases: which client holds which partition. The server decides, so that clients need no numbers of their own.
 
 A lease is a slot, from 0. A node that leaves frees its slot for the next newcomer, so a restarted client takes the
-place of the one it replaces. Cohorts are drawn over slots, which makes them independent of Flower's random node ids.
+place of the one it replaces; a node that comes back takes its own slot again, if nobody took it meanwhile. Cohorts are
+drawn over slots, which makes them independent of Flower's random node ids.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,15 +10,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
+NOBODY: Mapping[int, int] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Leases:
     """`slots` maps node id -> slot. `limit` is the fixed number of partitions; 0 grows with the clients."""
 
     limit: int = 0
-    slots: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    slots: Mapping[int, int] = field(default_factory=lambda: NOBODY)
     highest: int = 0
     known: range | None = None  # the nodes that these leases were made for, where they are numbered
+    away: Mapping[int, int] = field(default_factory=lambda: NOBODY)  # free slots of those that left
 
     def renew(self, nodes: Iterable[int]) -> "Leases":
         """Return the leases with those of absent nodes ended and the lowest free slots given to new nodes.
@@ -27,15 +31,20 @@ class Leases:
         if nodes == self.known:  # a population that is a range stays the same range: nothing to look at
             return self
         present = set(nodes)
-        kept = {node: slot for node, slot in self.slots.items() if node in present}
+        before = {**self.away, **self.slots}
+        kept = {node: slot for node, slot in before.items() if node in present}
+        if self.limit:
+            kept = {node: slot for node, slot in kept.items() if slot < self.limit}
         taken = set(kept.values())
         free = (slot for slot in range(self.limit or len(present)) if slot not in taken)
         kept |= dict(zip(sorted(present - kept.keys()), free, strict=False))
+        taken = set(kept.values())
         return replace(
             self,
             slots=MappingProxyType(kept),
             highest=max([self.highest, *(s + 1 for s in kept.values())]),
             known=nodes if isinstance(nodes, range) else None,
+            away=MappingProxyType({node: slot for node, slot in before.items() if slot not in taken}),
         )
 
     @property
@@ -46,6 +55,15 @@ class Leases:
     def nodes(self) -> list[int]:
         """Return the nodes that hold a lease, in the order of their slots."""
         return list(self._in_order)
+
+    def notes(self) -> dict[str, int]:
+        """Return who holds which slot, for a checkpoint; nothing for numbered nodes, whose order says it."""
+        return {} if self.known is not None else {str(node): slot for node, slot in {**self.away, **self.slots}.items()}
+
+    @classmethod
+    def of(cls, notes: Mapping[str, int], *, limit: int, highest: int) -> "Leases":
+        """Return the leases of a checkpoint: the nodes that it names are away until they are seen."""
+        return cls(limit, highest=highest, away=MappingProxyType({int(node): slot for node, slot in notes.items()}))
 
     @cached_property
     def _in_order(self) -> list[int]:

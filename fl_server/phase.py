@@ -4,18 +4,22 @@ Nothing a client sends can end a run: a bad reply is rejected, reported with its
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from fl_common.arrays import Signature
+from fl_common.arrays import Arrays, Signature
 from fl_common.errors import ParterreError, RejectedReply
 from fl_common.together import members_of
+from fl_server.cohort import Cohort
 from fl_server.leases import Leases
-from fl_server.streaming import Answer
-from strategies.replies import admit
+from fl_server.ledger import Ledger
+from fl_server.limits import Limits
+from fl_server.pulling import TOO_LARGE
+from fl_server.streaming import Answer, Stream
+from strategies.replies import Reply, admit
 
 Announce = Callable[[Mapping[str, Any]], object]
 DETAIL_LENGTH = 500
@@ -27,7 +31,10 @@ class QuorumMissed(ParterreError):  # noqa: N818
 
 
 class Phase:
-    """Counts and checks the answers of one phase. `replies` may be iterated once."""
+    """Counts and checks the answers of one phase. `replies` may be iterated once.
+
+    sent: the model that clients train from; None for an evaluation.
+    """
 
     def __init__(
         self,
@@ -35,46 +42,73 @@ class Phase:
         round_number: int,
         leases: Leases,
         *,
-        signature: Signature | None,
-        max_examples: int,
+        sent: Arrays | None,
+        limits: Limits,
+        ledger: Ledger,
         announce: Announce,
     ) -> None:
         self.name = name
         self.cohort = 0
         self.good = 0
         self.rejected = 0
+        self.unanswered: dict[str, int] = {}  # id of a message -> the node that may still answer it
+        self.given_up = ""  # and why nobody waits for that
         self.bytes_up = 0
         self.waited = 0.0
         self.failed: set[int] = set()
         self.last_rejection = ""
         self.metrics: list[dict[str, float]] = []
-        self._round = round_number
+        self.round = round_number
         self._leases = leases
-        self._signature = signature
-        self._max_examples = max_examples
+        self._sent = sent
+        self._signature = Signature.of(sent) if sent is not None else None
+        self._limits = limits
+        self._ledger = ledger
         self._announce = announce
 
-    def replies(self, answers: Iterable[Answer], *, quorum: int) -> Iterator[Message]:
-        """Yield the replies worth aggregating. Raises QuorumMissed at the end where they are fewer than `quorum`."""
-        remaining = iter(answers)
-        while True:
-            started = time.perf_counter()
-            answer = next(remaining, None)
-            self.waited += time.perf_counter() - started
+    def replies(self, answers: Stream, cohort: Cohort) -> Iterator[Message]:
+        """Yield the replies worth aggregating until there are as many as the cohort wants, or no more can come.
+
+        Raises QuorumMissed at the end where they are fewer than the cohort's quorum, and as soon as it is sure.
+        """
+        while self.good < cohort.wanted or not answers.expected:
+            answer = self._next(answers)
             if answer is None:
                 break
-            standing = max(1, len(members_of(answer.reply))) if answer.reply is not None else 1
-            self.cohort += standing
+            standing = len(answer.nodes)
             try:
                 self._check(answer)
             except RejectedReply as rejection:
                 self._reject(answer.node, rejection, standing)
+                if not answers.over:
+                    self._ask_others(answers, cohort, cohort.wanted if answer.lost else cohort.quorum)
+                    if self.good + answers.expected < cohort.quorum:
+                        break
                 continue
             self.good += standing
+            for node in answer.nodes:
+                self._ledger.good(node, self.name)
             yield cast(Message, answer.reply)
             del answer  # else its reply lives until the next one has come: two replies in memory
-        if self.good < quorum:
+        self._end(answers, cohort.quorum)
+
+    def _ask_others(self, answers: Stream, cohort: Cohort, needed: int) -> None:
+        others = cohort.instead(needed - self.good - answers.expected)
+        if others:
+            answers.ask(others, enough=cohort.wanted - self.good)
+
+    def _end(self, answers: Stream, quorum: int) -> None:
+        self.cohort = answers.asked
+        missed = self.good < quorum
+        self.unanswered = answers.close()
+        self.given_up = "late" if answers.over else "repeat" if missed else "surplus"
+        if missed:
             raise QuorumMissed(f"{self.good} good replies of {self.cohort} asked; the quorum is {quorum}")
+
+    @property
+    def surplus(self) -> int:
+        """How many clients were asked whose replies were not needed."""
+        return len(self.unanswered) if self.given_up == "surplus" else 0
 
     def spread(self) -> dict[str, list[float]]:
         """Return each metric's minimum, quartiles and maximum over the clients that reported it."""
@@ -86,27 +120,40 @@ class Phase:
         values = [each[name] for each in self.metrics if name in each]
         return [round(float(value), 6) for value in np.quantile(values, QUARTILES)] if values else []
 
+    def _next(self, answers: Iterator[Answer]) -> Answer | None:
+        started = time.perf_counter()
+        try:
+            return next(answers, None)
+        finally:
+            self.waited += time.perf_counter() - started
+
     def _check(self, answer: Answer) -> None:
         reply = answer.reply
         if reply is None:
-            raise RejectedReply("late", "no reply before the deadline")
+            raise RejectedReply(*(LOST if answer.lost else LATE))
         members = members_of(reply)
         if reply.has_content():
             # Not through content.array_records: that view and the content refer to each other, and stay in memory.
             records = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
             size = sum(len(array.data) for record in records for array in record.values())
             self.bytes_up += size * max(1, len(members))  # what its clients would have sent
-        admitted = admit(reply, self._signature, self._max_examples * max(1, len(members)))
+        elif answer.lost or reply.error.code == TOO_LARGE:
+            raise RejectedReply("lost" if answer.lost else "size", reply.error.reason or LOST[1])
+        admitted = admit(reply, self._signature, self._limits.examples * max(1, len(members)))
+        for member in members:
+            self._limits.check(Reply(admitted.node, member.examples, metrics=member.metrics), None)
+        self._limits.check(admitted, self._sent)
         self.metrics += [dict(member.metrics) for member in members] or [dict(admitted.metrics)]
 
     def _reject(self, node: int, rejection: RejectedReply, standing: int) -> None:
         self.rejected += standing
         self.failed.add(node)
         self.last_rejection = f"Client {self._leases.slots.get(node)}: {rejection.detail[:DETAIL_LENGTH]}"
+        self._ledger.rejected(node, self.name, rejection.reason)
         self._announce(
             {
                 "event": "rejected",
-                "round": self._round,
+                "round": self.round,
                 "client": self._leases.slots.get(node),
                 "node": str(node),
                 "phase": self.name,
@@ -114,3 +161,7 @@ class Phase:
                 "detail": rejection.detail[:DETAIL_LENGTH],
             }
         )
+
+
+LATE = ("late", "no reply before the deadline")
+LOST = ("lost", "the client is gone")

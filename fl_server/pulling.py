@@ -4,7 +4,8 @@
 their way. Here a reply is put together when it is complete and asked for: the server holds one, and waits for none.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import Lock
 
 import grpc
 from flwr.app import Error, Message, RecordDict
@@ -31,6 +32,8 @@ OBJECT_WAIT_SECONDS = 0.005
 STRAGGLING_SECONDS = 5.0  # a reply's head comes last; what is then still missing may take this long
 SUPERLINK_ERRORS = (grpc.RpcError, RunNotRunningException)  # not a word about the run, but about the server around it
 UNAVAILABLE = 4  # Flower's ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+TOO_LARGE = 901  # ours: Flower's codes are small
+MB = 1_000_000
 
 
 def push(grid: Grid, messages: Sequence[Message]) -> list[str]:
@@ -52,10 +55,14 @@ def _packed(content: RecordDict, known: dict[int, RecordDict]) -> RecordDict:
 
 
 class Inbox:
-    """The replies to one round's messages. Any Grid that is not Flower's over gRPC is asked in Flower's way."""
+    """The replies to one round's messages. Any Grid that is not Flower's over gRPC is asked in Flower's way.
 
-    def __init__(self, grid: Grid) -> None:
+    limit: the largest reply in bytes; of a larger one no more than that is fetched. 0: any.
+    """
+
+    def __init__(self, grid: Grid, limit: int = 0) -> None:
         self._grid = grid
+        self._limit = limit
         self._announced: dict[str, tuple[str, ObjectTree]] = {}  # reply's id -> (id it answers, its objects)
 
     def take(self, message_ids: Iterable[str]) -> Iterator[Message]:
@@ -71,7 +78,29 @@ class Inbox:
             for proto, tree in zip(response.messages_list, response.message_object_trees, strict=True):
                 self._announced[proto.metadata.message_id] = (proto.metadata.reply_to_message_id, tree)
         for identity in [identity for identity in self._announced if _has_come(grid, identity)]:
-            yield _assemble(grid, identity, *self._announced.pop(identity))
+            yield _assemble(grid, identity, *self._announced.pop(identity), self._limit)
+
+
+def discard(grid: Grid, message_ids: Iterable[str]) -> dict[str, bool]:
+    """Drop the answers to messages that nobody waits for any more, without fetching their arrays.
+
+    Return the ids of the messages that were answered, and whether by their client: the SuperLink answers for a node
+    that is gone, and for a message that has expired.
+    """
+    if not isinstance(grid, GrpcGrid):
+        return {reply.metadata.reply_to_message_id: not reply.has_error() for reply in grid.pull_messages(message_ids)}
+    response = grid._stub.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+    for proto in response.messages_list:
+        _confirm(grid, proto.metadata.message_id)
+    heads = [proto.metadata for proto in response.messages_list]
+    return {head.reply_to_message_id: head.src_node_id != grid.node.node_id for head in heads}
+
+
+def _confirm(grid: GrpcGrid, message_id: str) -> None:
+    """Tell the SuperLink that a reply was taken: it forgets its arrays."""
+    grid._stub.ConfirmMessageReceived(
+        ConfirmMessageReceivedRequest(node=grid.node, run_id=grid.run.run_id, message_object_id=message_id)
+    )
 
 
 def _has_come(grid: GrpcGrid, message_id: str) -> bool:
@@ -80,24 +109,46 @@ def _has_come(grid: GrpcGrid, message_id: str) -> bool:
     return bool(response.object_available or not response.object_found)
 
 
-def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree) -> Message:
-    run_id = grid.run.run_id
+class _TooLarge(Exception):  # noqa: N818
+    """A reply is larger than it may be."""
+
+
+def _metered(pull: Callable[[str], bytes], limit: int) -> Callable[[str], bytes]:
+    """Return `pull` with an end: it raises _TooLarge once more than `limit` bytes have come."""
+    lock, total = Lock(), 0
+
+    def metered(object_id: str) -> bytes:
+        nonlocal total
+        content = pull(object_id)
+        with lock:
+            total += len(content)
+            if total > limit:
+                raise _TooLarge
+        return content
+
+    return metered if limit else pull
+
+
+def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, limit: int) -> Message:
     try:
         contents = pull_objects(
             [each.object_id for each in iterate_object_tree(tree)],
-            make_pull_object_fn_protobuf(grid._stub.PullObject, grid.node, run_id),
+            _metered(make_pull_object_fn_protobuf(grid._stub.PullObject, grid.node, grid.run.run_id), limit),
             initial_backoff=OBJECT_WAIT_SECONDS,
             max_time=STRAGGLING_SECONDS,
             max_tries_per_object=None,
         )
         message = inflate_object_from_contents(message_id, contents)
+    except _TooLarge:
+        _confirm(grid, message_id)
+        return _error(grid, reply_to, f"expected at most {limit / MB:.1f} MB; got more", TOO_LARGE)
     except (ObjectUnavailableError, ObjectIdNotPreregisteredError):
+        _confirm(grid, message_id)
         return _error(grid, reply_to, "the reply was announced, but its arrays did not come")
     except (UnexpectedObjectContentError, ValueError, TypeError, KeyError, AttributeError) as error:
+        _confirm(grid, message_id)
         return _error(grid, reply_to, f"the reply cannot be read: {type(error).__name__}: {error}")
-    grid._stub.ConfirmMessageReceived(
-        ConfirmMessageReceivedRequest(node=grid.node, run_id=run_id, message_object_id=message_id)
-    )
+    _confirm(grid, message_id)
     if not isinstance(message, Message) or message.metadata.reply_to_message_id != reply_to:
         return _error(grid, reply_to, f"the reply is not the one announced: {type(message).__name__}")
     message.metadata.__dict__["_message_id"] = message_id
@@ -109,7 +160,7 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree) 
     return message
 
 
-def _error(grid: GrpcGrid, reply_to: str, reason: str) -> Message:
+def _error(grid: GrpcGrid, reply_to: str, reason: str, code: int = UNAVAILABLE) -> Message:
     metadata = Metadata(
         run_id=grid.run.run_id,
         message_id="",
@@ -121,4 +172,4 @@ def _error(grid: GrpcGrid, reply_to: str, reason: str) -> Message:
         ttl=0.0,
         message_type="system",
     )
-    return make_message(metadata=metadata, error=Error(code=UNAVAILABLE, reason=reason))
+    return make_message(metadata=metadata, error=Error(code=code, reason=reason))

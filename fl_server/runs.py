@@ -4,6 +4,7 @@ The round loop writes it; resume, displays, plots, export and the gateway read i
 """
 
 import fcntl
+import json
 import logging
 import os
 import time
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 SETTINGS, EVENTS, CHECKPOINTS, LOCK = "settings.toml", "events.jsonl", "checkpoints", ".lock"
+CLIENTS = "clients.json"
 LAST_WORDS: dict[str, Status] = {"finished": "finished", "failed": "failed", "stopped": "interrupted"}
 LOCK_SECONDS = 0.5  # a reader that asks for the status holds the lock for an instant
 
@@ -96,6 +98,11 @@ class Run:
         events.append(self.directory / EVENTS, stamped)
         checkpoints.prune(parent, checkpoint.round, self.settings.keep)
         return stamped
+
+    def keep_clients(self, clients: Mapping[str, Any]) -> None:
+        """Write what is known of each client for others to read; resume takes it from the checkpoint."""
+        with disk.plainly(f"write {self.directory / CLIENTS}"):
+            disk.replace(self.directory / CLIENTS, json.dumps(clients, indent=1).encode())
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; None where there is none.

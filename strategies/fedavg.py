@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import getLogger
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,26 @@ log = getLogger(__name__)
 
 UNASKED = 2**63  # the slot of a node that was not asked: its reply is folded last
 
+Draw = Callable[[Sequence[int], int, np.random.Generator], list[int]]
+
+
+def at_random(nodes: Sequence[int], size: int, rng: np.random.Generator) -> list[int]:
+    """Return the places of `size` of the nodes, all equally likely, in ascending order."""
+    return [int(place) for place in sorted(rng.choice(len(nodes), size, replace=False))]
+
 
 class FedAvg(Strategy):
     """Federated averaging, weighted by examples: McMahan et al. 2017 (arXiv:1602.05629), algorithm 1.
 
-    A round asks `clients_per_round` clients, or `fraction_train` of them where that is 0, drawn from (seed, round).
-    Subclasses change `step`, which turns the clients' mean into the next model, and `state`.
+    A round wants `clients_per_round` clients, or `fraction_train` of them where that is 0, drawn from (seed, round); it
+    asks `over_selection` times as many. Subclasses change `step`, which turns the clients' mean into the next model,
+    and `state`.
 
     The round loop may set, before a round: `eligible`, a function that returns the nodes to draw from in the order of
-    their slots (by default all nodes in the order of their ids); `attempt`, which draws other clients when a round is
-    repeated; `replies_checked`, where replies went through `admit` already; and `non_trainable`, the names of the
-    variables that no gradient moves.
+    their slots (by default all nodes in the order of their ids); `draw`, which says whom of them to train with; and
+    `attempt`, which draws other clients when a round is repeated. It may set `replies_checked`, where replies went
+    through `admit` already, and `non_trainable`, the names of the variables that no gradient moves. It calls `join` for
+    a node that is asked in another's place.
     """
 
     def __init__(
@@ -39,6 +49,7 @@ class FedAvg(Strategy):
         fraction_train: float = 1.0,
         clients_per_round: int = 0,
         fraction_evaluate: float = 1.0,
+        over_selection: float = 1.0,
         min_available_nodes: int = 1,
         max_examples: int = MAX_EXAMPLES,
         seed: int = 0,
@@ -46,16 +57,31 @@ class FedAvg(Strategy):
         self.fraction_train = fraction_train
         self.clients_per_round = clients_per_round
         self.fraction_evaluate = fraction_evaluate
+        self.over_selection = over_selection
         self.min_available_nodes = min_available_nodes
         self.max_examples = max_examples
         self.seed = seed
         self.eligible: Callable[[], Sequence[int]] | None = None
+        self.draw: Draw = at_random
         self.attempt = 0
         self.replies_checked = False
         self.non_trainable: frozenset[str] = frozenset()
         self._current: Arrays = {}
         self._mean: WeightedMean | None = None
         self._slots: dict[int, int] = {}
+        self._nodes: list[int] = []
+
+    def cohort_size(self, available: int) -> int:
+        """Return how many of the available clients a round wants replies of."""
+        return min(self.clients_per_round or max(1, round(self.fraction_train * available)), available)
+
+    def evaluators(self, available: int) -> int:
+        """Return how many of the available clients an evaluation wants replies of."""
+        return max(1, round(self.fraction_evaluate * available)) if self.fraction_evaluate else 0
+
+    def join(self, node: int) -> None:
+        """Take note of a node that is asked in the place of another one of this round."""
+        self._slots[node] = self._nodes.index(node)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -64,10 +90,9 @@ class FedAvg(Strategy):
 
         Raises StrategyError where fewer than `min_available_nodes` nodes can be asked.
         """
-        nodes = self._nodes(grid)
-        size = self.clients_per_round or max(1, round(self.fraction_train * len(nodes)))
+        self._nodes = nodes = self._available(grid)
         self._current = {name: decode(array) for name, array in arrays.items()}
-        slots = self._sample(len(nodes), size, server_round, 0)
+        slots = self._sample(self.draw, nodes, self.cohort_size(len(nodes)), server_round, 0)
         self._slots = {nodes[slot]: slot for slot in slots}
         return self._ask(MessageType.TRAIN, list(self._slots), server_round, arrays, config)
 
@@ -77,9 +102,9 @@ class FedAvg(Strategy):
         """Return one message for each node asked to evaluate; none where `fraction_evaluate` is 0."""
         if self.fraction_evaluate == 0:
             return []
-        nodes = self._nodes(grid)
-        size = max(1, round(self.fraction_evaluate * len(nodes)))
-        chosen = [nodes[slot] for slot in self._sample(len(nodes), size, server_round, 1)]
+        nodes = self._available(grid)
+        slots = self._sample(at_random, nodes, self.evaluators(len(nodes)), server_round, 1)
+        chosen = [nodes[slot] for slot in slots]
         return self._ask(MessageType.EVALUATE, chosen, server_round, arrays, config)
 
     def aggregate_train(
@@ -130,7 +155,7 @@ class FedAvg(Strategy):
         asked = self.clients_per_round or f"{self.fraction_train:.0%}"
         log.info("%s: trains on %s of the clients, seed %d", type(self).__name__, asked, self.seed)
 
-    def _nodes(self, grid: Grid) -> list[int]:
+    def _available(self, grid: Grid) -> list[int]:
         nodes = list(self.eligible()) if self.eligible is not None else sorted(grid.get_node_ids())
         floor = max(1, self.min_available_nodes)
         if len(nodes) < floor:
@@ -139,9 +164,9 @@ class FedAvg(Strategy):
             )
         return nodes
 
-    def _sample(self, available: int, size: int, server_round: int, phase: int) -> list[int]:
+    def _sample(self, draw: Draw, nodes: list[int], size: int, server_round: int, phase: int) -> list[int]:
         rng = np.random.default_rng([self.seed, server_round, phase, self.attempt])
-        return [int(slot) for slot in sorted(rng.choice(available, min(size, available), replace=False))]
+        return draw(nodes, min(ceil(round(size * self.over_selection, 9)), len(nodes)), rng)
 
     def _ask(
         self, kind: str, nodes: list[int], server_round: int, arrays: ArrayRecord, config: ConfigRecord

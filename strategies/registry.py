@@ -93,6 +93,7 @@ def _ours(settings: Settings) -> dict[str, Any]:
         "fraction_train": settings.fraction,
         "clients_per_round": settings.clients_per_round,
         "fraction_evaluate": settings.fraction_evaluate,
+        "over_selection": settings.over_selection,
         "max_examples": settings.max_examples,
         "seed": settings.seed,
         "momentum": settings.server_momentum,
@@ -108,15 +109,23 @@ def _ours(settings: Settings) -> dict[str, Any]:
 
 
 def _flowers(settings: Settings) -> dict[str, Any]:
+    evaluation = {"fraction_evaluate": settings.fraction_evaluate}
+    evaluation["min_evaluate_nodes"] = 1 if settings.fraction_evaluate else 0
+    if chosen_for(settings):
+        return {"fraction_train": 1.0, "min_train_nodes": 1, "min_available_nodes": 1, **evaluation}
     # Flower takes max(int(fraction * nodes), min_train_nodes) nodes, and none where the fraction is 0.
     number = settings.clients_per_round
     return {
         "fraction_train": 1e-9 if number else settings.fraction,
-        "fraction_evaluate": settings.fraction_evaluate,
         "min_train_nodes": number or 1,
-        "min_evaluate_nodes": 1 if settings.fraction_evaluate else 0,
         "min_available_nodes": max(settings.min_clients, number),
+        **evaluation,
     }
+
+
+def chosen_for(settings: Settings) -> bool:
+    """Say whether a strategy that is not ours sees, and so asks, only the clients that were chosen for it."""
+    return settings.selection != "random" or settings.over_selection > 1
 
 
 def _near(name: str, known: Mapping[str, Any]) -> str:

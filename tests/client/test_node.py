@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fl_client.connection import Connection
 from fl_client.node import Node, Pace, back_off
 from fl_common.arrays import decode, encode
-from fl_server.streaming import stream
+from fl_server.streaming import Stream
 
 seconds = st.floats(0, 1e6)
 
@@ -96,7 +96,7 @@ def nodes(grid, count=1):
 
 def ask(grid, *to, content=None, deadline=20.0):
     messages = [Message(content or RecordDict(), dst_node_id=node, message_type="train") for node in to]
-    return {answer.node: answer.reply for answer in stream(grid, messages, deadline=deadline)}
+    return {answer.node: answer.reply for answer in Stream(grid, messages, deadline=deadline)}
 
 
 def test_a_node_joins_answers_and_says_goodbye(server, grid):

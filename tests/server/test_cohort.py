@@ -11,8 +11,9 @@ from in_process import InProcessGrid
 from fl_common.arrays import encode
 from fl_common.errors import RoundError
 from fl_common.settings import Settings, parse
-from fl_server.cohort import LeasedGrid, address, configuration, wait_for_clients
+from fl_server.cohort import LeasedGrid, address, configuration, quorum
 from fl_server.leases import Leases
+from fl_server.waiting import wait_for_clients
 
 
 def silent(message):
@@ -23,20 +24,20 @@ class Clock:
     """Time that passes only while someone sleeps, and what happens meanwhile."""
 
     def __init__(self, *arrivals):
-        self.now, self.arrivals = 100.0, list(arrivals)
+        self.time, self.arrivals = 100.0, list(arrivals)
 
-    def __call__(self):
-        return self.now
+    def now(self):
+        return self.time
 
     def sleep(self, seconds):
-        self.now += seconds
-        while self.arrivals and self.now >= self.arrivals[0][0]:
+        self.time += seconds
+        while self.arrivals and self.time >= self.arrivals[0][0]:
             self.arrivals.pop(0)[1]()
 
 
 def waiting(grid, clock, said, **settings):
     settings = Settings(**{"min_clients": 2, "wait_seconds": 5.0} | settings)
-    return wait_for_clients(grid, Leases(), settings, announce=said.append, clock=clock, sleep=clock.sleep)
+    return wait_for_clients(grid, Leases(), settings, announce=said.append, clock=clock)
 
 
 def test_clients_that_are_there_are_not_waited_for():
@@ -60,7 +61,7 @@ def test_too_few_clients_end_in_an_error_at_the_time_limit():
     clock, said = Clock(), []
     with pytest.raises(RoundError) as caught:
         waiting(InProcessGrid({3: silent}), clock, said, min_clients=3)
-    assert 5.0 <= clock.now - 100 < 5.5
+    assert 5.0 <= clock.time - 100 < 5.5
     assert "waited 5 s for 3 clients; 1 came" in str(caught.value)
     assert "min_clients" in str(caught.value)
 
@@ -87,7 +88,7 @@ def asked(nodes, arrays):
 def test_each_client_is_told_its_own_slot_and_partition_and_all_share_the_arrays():
     arrays = encode({"w": np.ones(3, np.float32)})
     leases = Leases(4).renew([30, 10, 20])
-    messages = address(asked([20, 10], arrays), leases, Settings(deadline_seconds=50))
+    messages = address(asked([20, 10], arrays), leases, 50)
     told = [dict(message.content["config"]) for message in messages]
     assert told == [
         {"server-round": 2, "client": 1, "partition": 1, "partitions": 4},
@@ -99,7 +100,7 @@ def test_each_client_is_told_its_own_slot_and_partition_and_all_share_the_arrays
 
 
 def test_a_spare_without_a_lease_is_not_asked():
-    messages = address(asked([1, 2, 3], encode({})), Leases(2).renew([1, 2, 3]), Settings())
+    messages = address(asked([1, 2, 3], encode({})), Leases(2).renew([1, 2, 3]), 50)
     assert [message.metadata.dst_node_id for message in messages] == [1, 2]
 
 
@@ -108,3 +109,10 @@ def test_the_configuration_holds_every_setting():
     record = configuration(settings, 9)
     assert record["server-round"] == 9
     assert parse(json.loads(record["settings"])) == settings
+
+
+def test_the_quorum_is_the_larger_of_a_number_and_a_share_rounded_up():
+    assert quorum(Settings(quorum=3), wanted=10) == 3
+    assert quorum(Settings(quorum=3, quorum_share=0.7), wanted=10) == 7
+    assert quorum(Settings(quorum_share=0.75), wanted=10) == 8
+    assert quorum(Settings(quorum=5, quorum_share=0.5), wanted=2) == 5

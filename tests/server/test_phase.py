@@ -9,8 +9,10 @@ from flwr.app import Error, Message, MessageType, RecordDict
 from in_process import lost
 from strategy_messages import ask, failed, reply
 
-from fl_common.arrays import Signature
+from fl_server.cohort import Cohort
 from fl_server.leases import Leases
+from fl_server.ledger import Ledger
+from fl_server.limits import Limits
 from fl_server.phase import DETAIL_LENGTH, Phase, QuorumMissed
 from fl_server.streaming import Answer
 
@@ -18,9 +20,40 @@ MODEL = {"w": np.ones((2, 2), np.float32)}
 LEASES = Leases().renew([10, 20, 30])
 
 
-def phase(said, name="train"):
-    signature = Signature.of(MODEL) if name == "train" else None
-    return Phase(name, 4, LEASES, signature=signature, max_examples=1000, announce=said.append)
+class Answers:
+    """Answers that are there already, in the form of a Stream."""
+
+    def __init__(self, answers):
+        self.left, self.asked, self.over = iter(answers), 0, False
+        self.open = {}
+
+    def __next__(self):
+        answer = next(self.left)
+        self.asked += 1
+        return answer
+
+    @property
+    def expected(self):
+        return 99
+
+    def ask(self, messages, *, enough):
+        raise AssertionError("there is nobody else to ask")
+
+    def close(self):
+        return self.open
+
+
+class InPlace(Phase):
+    """A phase that wants every reply there is."""
+
+    def replies(self, answers, *, quorum):
+        return super().replies(Answers(answers), Cohort([], 99, quorum))
+
+
+def phase(said, name="train", ledger=None, **limits):
+    sent = MODEL if name == "train" else None
+    limits = Limits(**{"examples": 1000} | limits)
+    return InPlace(name, 4, LEASES, sent=sent, limits=limits, ledger=ledger or Ledger(), announce=said.append)
 
 
 def answer(message, node=10):
@@ -61,8 +94,8 @@ def test_no_reply_counts_as_late():
 
 def test_an_error_from_the_superlink_is_told_of_the_client_that_was_asked():
     current = phase(said := [])
-    list(current.replies([answer(lost(ask(node=30)), 30)], quorum=0))
-    assert (said[0]["client"], said[0]["reason"], said[0]["detail"]) == (2, "error", "Node unavailable.")
+    list(current.replies([Answer(30, lost(ask(node=30)), 0.1, lost=True)], quorum=0))
+    assert (said[0]["client"], said[0]["reason"], said[0]["detail"]) == (2, "lost", "Node unavailable.")
 
 
 def test_an_error_without_a_reason_still_says_something():

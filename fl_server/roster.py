@@ -1,0 +1,106 @@
+"""The roster of a run: who is there, who holds which slot, who may be asked in a round, and who is set aside."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fl_common.settings import Settings
+from fl_server.clock import Clock
+from fl_server.labels import Registered
+from fl_server.leases import Leases
+from fl_server.ledger import Ledger
+from fl_server.phase import Phase
+from fl_server.stragglers import Straggler, Stragglers
+from fl_server.waiting import wait_for_clients
+
+Announce = Callable[[Mapping[str, Any]], object]
+
+
+class Roster:
+    """The clients of one run. `leases` and `clients` are what a checkpoint kept of them."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        settings: Settings,
+        clock: Clock,
+        announce: Announce,
+        *,
+        leases: Leases,
+        clients: Mapping[str, Any],
+    ) -> None:
+        self._grid, self._settings, self._clock, self._announce = grid, settings, clock, announce
+        self._registered = Registered(grid, clock)
+        self.leases = leases
+        numbered = isinstance(grid.get_node_ids(), range)
+        self.ledger = Ledger.of(clients, everyone=not numbered or settings.selection == "fair")
+        self._stragglers = Stragglers(grid, clock, announce)
+
+    def gather(self, round_number: int) -> None:
+        """Wait for clients, renew their leases, and welcome back those whose time aside is over."""
+        self.leases = wait_for_clients(
+            self._grid,
+            self.leases,
+            self._settings,
+            announce=self._announce,
+            clock=self._clock,
+            labels=self._registered.labels,
+        )
+        for node in self.ledger.back(round_number):
+            self._announce({"event": "back", "round": round_number, **self._who(node)})
+
+    def eligible(self, round_number: int, wanted: int, failed: Iterable[int] = ()) -> list[int]:
+        """Return the leased nodes that may be asked, in slot order.
+
+        Left out, as long as others are enough, are those that failed in this round, are set aside, or are still at work
+        on an earlier message: those are asked again to fill up to `wanted`, the others so that a round can be formed.
+        """
+        nodes = self.leases.nodes()
+        failed, aside, busy = set(failed), self.ledger.aside(round_number), self._stragglers.busy()
+        if not (failed or aside or busy):
+            return nodes
+        chosen = {node for node in nodes if node not in failed and node not in aside and node not in busy}
+        fit = [node for node in nodes if node in busy and node not in failed and node not in aside]
+        chosen |= set(fit[: max(0, wanted - len(chosen))])
+        present = set(nodes)
+        for node in [*sorted(failed - aside.keys()), *aside]:
+            if len(chosen) < max(self._settings.min_clients, self._settings.quorum) and node in present:
+                chosen.add(node)
+        return [node for node in nodes if node in chosen]
+
+    def review(self, phase: Phase, attempt: int, asked_at: float, until: float) -> None:
+        """Draw the consequences of a phase: who is still expected to answer, and who has failed too often."""
+        for identity, node in phase.unanswered.items():
+            straggler = Straggler(
+                node, self.leases.slots.get(node), phase.name, phase.round, attempt, phase.given_up, asked_at, until
+            )
+            self._stragglers.add(identity, straggler)
+        self._stragglers.drop()
+        for node in sorted(phase.failed):
+            self._judge(node, phase)
+
+    def notes(self) -> dict[str, Any]:
+        """Return what the ledger knows, with the ids of the clients' keys, where a registry knows them."""
+        if self.ledger.changed:
+            self.ledger.name(self._registered.identities())
+        return self.ledger.notes()
+
+    def _judge(self, node: int, phase: Phase) -> None:
+        failures = self.ledger.failures(node, phase.name)
+        if not 0 < self._settings.aside_after <= failures:
+            return
+        until = self.ledger.set_aside(node, phase.round, self._settings.aside_rounds)
+        self._announce(
+            {
+                "event": "aside",
+                "round": phase.round,
+                **self._who(node),
+                "failures": failures,
+                "until_round": until,
+                "reasons": dict(self.ledger.entries[node].rejected),
+            }
+        )
+
+    def _who(self, node: int) -> dict[str, Any]:
+        return {"client": self.leases.slots.get(node), "node": str(node)}
