@@ -12,13 +12,13 @@ from fl_common import settings as settings_
 from fl_common.settings import Settings
 from fl_common.tasks import BUILT_IN as TASKS
 
-STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")  # known without importing Flower
+AVERAGING = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+ROBUST = ("median", "trimmedmean", "krum", "multikrum", "bulyan", "rfa", "normclipping", "centeredclipping")
+STRATEGIES = (*AVERAGING, *ROBUST)  # known without importing Flower
 
 Task = Annotated[str | None, typer.Option(help="digits, mnist, fashion_mnist, cifar10, ./my_task.py or my_pkg.task")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds to run. (default: 10)")]
-Strategy = Annotated[
-    str | None, typer.Option(help="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad or module:Class.")
-]
+Strategy = Annotated[str | None, typer.Option(help=f"{', '.join(STRATEGIES)} or module:Class.")]
 Fraction = Annotated[float | None, typer.Option(help="Share of the clients asked to train in a round. (default: 1)")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random. (default: 0)")]
 Assignments = Annotated[

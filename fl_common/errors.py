@@ -40,6 +40,10 @@ class RejectedReply(ParterreError):  # noqa: N818
         self.detail = detail
 
 
+class TooFewReplies(ParterreError):  # noqa: N818
+    """Too few good replies for a strategy's rule: the round is repeated with other clients, and nothing has changed."""
+
+
 class RoundError(ParterreError):
     """A round that could not be completed: too few clients, or too few replies, after every repeat."""
 

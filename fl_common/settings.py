@@ -54,7 +54,9 @@ class Settings(BaseModel):
 
     # The strategy
     strategy: str = Field(
-        "fedavg", description="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, or module:Class"
+        "fedavg",
+        description="fedavg, fedprox, fedavgm, fedadam, fedyogi, fedadagrad; robust: median, trimmedmean, krum, "
+        "multikrum, bulyan, rfa, normclipping, centeredclipping; or module:Class",
     )
     strategy_args: str = Field("", description="JSON object of further arguments of the strategy's constructor")
     server_learning_rate: float = Field(

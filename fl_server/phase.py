@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 
 from fl_common.arrays import Arrays, Signature
-from fl_common.errors import ParterreError, RejectedReply
+from fl_common.errors import RejectedReply, TooFewReplies
 from fl_common.together import members_of
 from fl_server.cohort import Cohort
 from fl_server.leases import Leases
@@ -26,7 +26,7 @@ DETAIL_LENGTH = 500
 QUARTILES = (0, 0.25, 0.5, 0.75, 1)
 
 
-class QuorumMissed(ParterreError):  # noqa: N818
+class QuorumMissed(TooFewReplies):
     """Too few good replies: raised out of the stream, so that a strategy that was aggregating it changes nothing."""
 
 

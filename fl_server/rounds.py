@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fl_common.arrays import Arrays, conform, encode
-from fl_common.errors import RoundError
+from fl_common.errors import RoundError, TooFewReplies
 from fl_common.settings import Settings
 from fl_server import report
 from fl_server.asking import Asking, evaluate_deadline
@@ -132,9 +132,9 @@ class Rounds:
             self._attempt = attempt
             try:
                 return self._train_once(state, number, phase, failed)
-            except QuorumMissed as missed:
+            except TooFewReplies as missed:
                 failed |= phase.failed
-                last = phase.last_rejection or last
+                last = phase.last_rejection or last or str(missed)
                 self._announce({"event": "repeat", "round": number, "attempt": attempt + 1, "reason": str(missed)})
         raise RoundError(
             f"round {number} missed its quorum {self._settings.max_repeats + 1} times; "

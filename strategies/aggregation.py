@@ -1,8 +1,7 @@
 """How updates become one: pure rules over NumPy arrays by name. Fed by a strategy with replies that were admitted."""
 
 import heapq
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
@@ -11,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_common.arrays import BLOCK, Arrays, Signature, flat, is_float, nbytes
+from strategies.blocks import COMPILED, THREADED, Span, shares, threads_of
 
-THREADED = 1 << 18  # elements from which a second thread pays for its start
-COMPILED = 1 << 20  # elements from which numba's kernels pay for their import and compilation
 HELD_BYTES = 64 << 20
 SMALL_BYTES = 16 << 20
 
-Span = tuple[str, int, int]  # name, first element, element after the last
 Update = tuple[Mapping[str, NDArray[Any]], float]  # arrays and weight
 Share = tuple[NDArray[np.float64], list[Span]]  # of one thread: room for products, and what it folds
 
@@ -38,8 +35,8 @@ class WeightedMean:
         self._sums: Arrays = {name: np.empty(array.size, _sum_dtype(array)) for name, array in floats.items()}
         elements = sum(array.size for array in floats.values())
         # Each thread's room for products is kept, so that no update pays for fresh pages of memory.
-        shares = _shares(floats, _threads(threads) if elements >= THREADED else 1)
-        self._shares: list[Share] = [(np.empty(min(BLOCK, elements)), spans) for spans in shares]
+        dealt = shares(floats, threads_of(threads) if elements >= THREADED else 1)
+        self._shares: list[Share] = [(np.empty(min(BLOCK, elements)), spans) for spans in dealt]
         self._kernels = _kernels(elements)
         self._pool = ThreadPoolExecutor(len(self._shares)) if len(self._shares) > 1 else None
 
@@ -166,21 +163,3 @@ class InOrder:
 
 def _sum_dtype(array: NDArray[Any]) -> np.dtype[Any]:
     return np.result_type(array.dtype, np.float64) if array.dtype.kind in "fc" else np.dtype(np.float64)
-
-
-def _threads(wanted: int | None) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(wanted or cores, 8)
-
-
-def _shares(like: Mapping[str, NDArray[Any]], threads: int) -> list[list[Span]]:
-    """Deal the arrays' blocks to threads, neighbours to the same one."""
-    spans = list(_spans(like))
-    size = max(1, -(-len(spans) // threads))
-    return [spans[start : start + size] for start in range(0, len(spans), size)] or [[]]
-
-
-def _spans(like: Mapping[str, NDArray[Any]]) -> Iterator[Span]:
-    for name, array in like.items():
-        for start in range(0, array.size, BLOCK):
-            yield name, start, min(start + BLOCK, array.size)

@@ -12,9 +12,16 @@ from flwr.serverapp.strategy import Strategy
 
 from fl_common.errors import StrategyError
 from fl_common.settings import Settings
+from strategies.bulyan import Bulyan
+from strategies.centered_clipping import CenteredClipping
 from strategies.fedavg import FedAvg
 from strategies.fedprox import FedProx
+from strategies.krum import Krum, MultiKrum
+from strategies.median import Median
+from strategies.norm_clipping import NormClipping
+from strategies.rfa import RFA
 from strategies.server_optimizer import FedAdagrad, FedAdam, FedAvgM, FedYogi
+from strategies.trimmed_mean import TrimmedMean
 
 BUILT_IN: dict[str, type[FedAvg]] = {
     "fedavg": FedAvg,
@@ -23,6 +30,14 @@ BUILT_IN: dict[str, type[FedAvg]] = {
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
     "fedadagrad": FedAdagrad,
+    "median": Median,
+    "trimmedmean": TrimmedMean,
+    "krum": Krum,
+    "multikrum": MultiKrum,
+    "bulyan": Bulyan,
+    "rfa": RFA,
+    "normclipping": NormClipping,
+    "centeredclipping": CenteredClipping,
 }
 
 

@@ -371,6 +371,16 @@ def test_a_quorum_missed_every_time_ends_the_run_and_changes_nothing(bench, tmp_
     assert same(saved.strategy, State(saved.arrays).checkpoint(strategy).strategy)
 
 
+def test_too_few_replies_for_a_robust_rule_repeat_the_round_and_then_end_the_run(bench, tmp_path):
+    strategy = bench.strategy(Settings(strategy="trimmedmean", strategy_args='{"f": 1}'))
+    grid = InProcessGrid({**dict.fromkeys(NODES[1:], bench.client()), NODES[0]: lost})
+    with pytest.raises(RoundError, match="0 rounds are committed"):
+        bench.run(tmp_path / "run", grid, using=strategy, max_repeats=1)
+    first, second = (event["reason"] for event in events(Run.open(tmp_path / "run"), "repeat"))
+    assert first == "TrimmedMean needs at least 3 replies in a round to bear f=1 hostile ones; 2 came"
+    assert "only 2 clients are asked" in second  # the one that failed is not asked again while others are enough
+
+
 def test_a_round_for_which_nobody_comes_ends_the_run(bench, tmp_path):
     with pytest.raises(RoundError, match=r"waited 0\.3 s for 2 clients; 1 came"):
         bench.run(tmp_path / "run", bench.grid(NODES[:1]), wait_seconds=0.3)
