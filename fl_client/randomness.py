@@ -1,12 +1,13 @@
 """Random numbers of local training, set at the start of each round from (seed, round, client) and nothing else."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.batches import seeds
+from fl_common.batches import seeds, seeds_of
 from fl_common.lean import keras, tf
 
 GLOBAL = "global_seed_generator"
@@ -33,6 +34,11 @@ class Randomness:
         """Return what `count` state variables hold at the start of a round, shape [count, 2]."""
         drawn = seeds(1 + count, seed=self._seed, round=round, client=client)[1:]
         return np.stack([drawn, np.zeros_like(drawn)], axis=1)
+
+    def values_of(self, count: int, clients: Sequence[int] | NDArray[np.int64], *, round: int) -> NDArray[np.int64]:
+        """Return `values` for each of many clients, shape [clients, count, 2]."""
+        drawn = seeds_of(1 + count, clients, seed=self._seed, round=round)[:, 1:]
+        return np.stack([drawn, np.zeros_like(drawn)], axis=2)
 
     def assign(self, *, round: int, client: int) -> None:
         """Write the round's values into the state variables at once, outside of a compiled program."""

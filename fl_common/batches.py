@@ -1,8 +1,11 @@
 """The batch plan: which examples in which order, from (seed, round, client). Between a partition and local training."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_common import seeding
 from fl_common.errors import DataError
 
 # Keeps the stream of seeds apart from the streams of the plan, whose entropy has one word more.
@@ -40,6 +43,31 @@ def seeds(count: int, *, seed: int, round: int, client: int) -> NDArray[np.int64
     """
     sequence = np.random.SeedSequence((seed, round, client), spawn_key=STREAM_OF_SEEDS)
     return (sequence.generate_state(count, np.uint32) >> np.uint32(1)).astype(np.int64)
+
+
+def shuffled(
+    rows: Sequence[NDArray[np.int32]], clients: Sequence[int], epochs: int, *, seed: int, round: int
+) -> NDArray[np.int32]:
+    """Return the rows of many clients in the order in which `plan` takes them, one behind the other.
+
+    rows: of each client, [examples]. The result holds each client's epochs in turn: [sum of examples * epochs].
+    """
+    entropies = np.array([(seed, round, client, epoch) for client in clients for epoch in range(epochs)], np.int64)
+    words = seeding.states(entropies.reshape(-1, 4), 8)
+    bits = np.random.PCG64(0)
+    generator = np.random.Generator(bits)
+    ordered = []
+    for place, state in enumerate(words):
+        bits.state = seeding.pcg64(state)
+        ordered.append(generator.permutation(rows[place // epochs]))
+    return np.concatenate(ordered) if ordered else np.zeros(0, np.int32)
+
+
+def seeds_of(count: int, clients: Sequence[int] | NDArray[np.int64], *, seed: int, round: int) -> NDArray[np.int64]:
+    """Return what `seeds` returns for each of many clients, shape [clients, count]."""
+    entropies = np.array([(seed, round, client) for client in clients], np.int64).reshape(-1, 3)
+    drawn = seeding.states(entropies, count, STREAM_OF_SEEDS) if count else np.zeros((len(clients), 0), np.uint32)
+    return (drawn >> np.uint32(1)).astype(np.int64)
 
 
 def _permutation(examples: int, entropy: tuple[int, ...]) -> NDArray[np.int32]:

@@ -11,23 +11,24 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message, MessageType, MetricRecord, RecordDict
-from numpy.typing import NDArray
 
 from fl_client.job import Job
 from fl_client.training import LocalTrainer
-from fl_common.arrays import Arrays, decode_record, encode, is_float
+from fl_common.arrays import Arrays, decode_record
 from fl_common.errors import ParterreError, RejectedReply, TaskError
+from fl_common.lean import tf
 from fl_common.settings import Settings
 from fl_common.task import resolve
-from fl_common.tensors import as_metrics
-from fl_common.together import Member, Together
+from fl_simulation.ahead import Ahead, Forecast, Order, Ready
+from fl_simulation.answers import Trained, one_by_one, together
 from fl_simulation.evaluation import Evaluations
 from fl_simulation.grid import failure
 from fl_simulation.memory import GB, clients_at_once
 from fl_simulation.one_by_one import OneByOne
 from fl_simulation.pool import TRAIN, VALIDATION, Pool, pool_of
+from fl_simulation.vectorized import Vectorized
 from fl_simulation.ways import Choice
-from fl_simulation.work import Cohort, Outcome
+from fl_simulation.workers import Workers
 from strategies.fedavg import FedAvg
 from strategies.registry import find
 from strategies.replies import WEIGHT
@@ -41,21 +42,29 @@ Announce = Callable[[Mapping[str, Any]], object]
 class BatchedEngine:
     """One task's clients, all of them, in this process.
 
-    announce: is told, as events, which way was chosen and why. Raises TaskError where the way set by hand cannot train
-    the model.
+    announce: is told, as events, which way was chosen and why. workers: by default as many as the threads that
+    TensorFlow takes for one operation leave room for. Raises TaskError where the way set by hand cannot train the
+    model.
     """
 
     def __init__(
-        self, settings: Settings, announce: Callable[[Mapping[str, Any]], object] = lambda event: None
+        self,
+        settings: Settings,
+        announce: Callable[[Mapping[str, Any]], object] = lambda event: None,
+        workers: Workers | None = None,
     ) -> None:
         self.settings = settings
         self.announce = announce
         self.task = resolve(settings)
         self.trainer = LocalTrainer(self.task, settings)
-        self.choice = Choice(self.trainer, settings.engine, lambda event: self.announce(event))
+        self.workers = workers or Workers.of_this_process()
+        self.choice = Choice(self.trainer, settings.engine, self.workers, lambda event: self.announce(event))
         self._mean = takes_mean(settings.strategy)
         self._evaluations = Evaluations(self.trainer)
         self._pools: dict[int, Pool] = {}
+        self._ahead = Ahead(settings, self.pool)
+        self._forecast = Forecast(settings)
+        self._fit: int | None = None  # clients that fit in memory at once
         self._context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
 
     def answer(self, messages: Sequence[Message]) -> Iterator[Message]:
@@ -99,58 +108,67 @@ class BatchedEngine:
             raise TaskError(f"the server's model is not the simulated clients': {error.detail}") from error
 
     def _train(self, asked: Asked, arrays: Arrays, pool: Pool) -> Iterator[Message]:
-        settings, weights = self.settings, [arrays[name] for name in self.trainer.names]
-        first = asked[0][1]
-        start = 0
-        while start < len(asked):
-            # Rows, not data, are needed to know how many fit, unless each client's data are its own.
-            some = asked[start : start + self._at_once(asked[start : start + 1], pool)]
-            data, rows = pool.part([job.partition for _, job in some], TRAIN)
+        weights = [tf.convert_to_tensor(arrays[name]) for name in self.trainer.names]
+        first, trained = asked[0][1], []
+        orders = self._orders(asked, pool)
+        for place, (order, messages) in enumerate(orders):
             began = time.perf_counter()
-            cohort = Cohort.of(
-                first.round,
-                [job.client for _, job in some],
-                rows,
-                batch_size=settings.batch_size,
-                epochs=settings.local_epochs,
-                seed=settings.seed,
-            )
-            yield from self._trained(some, weights, cohort, data, first.mu, began)
-            start += len(some)
+            ready = self._ahead.take(order)
+            self._ahead.begin(orders[place + 1][0] if place + 1 < len(orders) else self._next(order, len(messages)))
+            for result in self._trained(messages, weights, ready, first.mu, began):
+                if isinstance(result, Message):
+                    yield result
+                elif self._mean:
+                    trained.append(result)
+                else:
+                    yield from one_by_one(result)
+        if trained:
+            yield from together(trained, arrays)
 
-    def _at_once(self, asked: Asked, pool: Pool) -> int:
-        data, _ = pool.part([job.partition for _, job in asked], TRAIN)
-        self.choice.prepare(data)
-        together = self.choice.name != OneByOne.name and self.choice.name != "loop"
-        return clients_at_once(
-            self.trainer.model, data, self.settings.batch_size, self.settings.memory_gb, together=together
-        )
+    def _orders(self, asked: Asked, pool: Pool) -> list[tuple[Order, list[Message]]]:
+        """Return the clients in as many orders as memory demands."""
+        first, fit = asked[0][1], self._at_once(asked[0][1], pool)
+        orders = []
+        for start in range(0, len(asked), fit):
+            some = asked[start : start + fit]
+            clients, partitions = zip(*((job.client, job.partition) for _, job in some), strict=True)
+            order = Order(first.round, clients, partitions, first.partitions)
+            orders.append((order, [message for message, _ in some]))
+        return orders
+
+    def _next(self, order: Order, fit: int) -> Order | None:
+        """Return what may be asked for in the next round, where training leaves Python's lock to another thread."""
+        clients = () if self.choice.name == OneByOne.name else self._forecast.cohort(order.round + 1, order.of)
+        some = tuple(clients[:fit])
+        return Order(order.round + 1, some, some, order.of) if some else None
+
+    def _at_once(self, job: Job, pool: Pool) -> int:
+        if self._fit is None:
+            data, _ = pool.part([job.partition], TRAIN)
+            self.choice.prepare(data)
+            self._fit = clients_at_once(
+                self.trainer.model, data, self.settings, together=self.choice.name == Vectorized.name
+            )
+        return self._fit
 
     def _trained(
-        self, asked: Asked, weights: list[Any], cohort: Cohort, data: Any, mu: float, began: float
-    ) -> Iterator[Message]:
+        self, messages: list[Message], weights: list[Any], ready: Ready, mu: float, began: float
+    ) -> Iterator[Trained | Message]:
+        cohort = ready.cohort
         try:
-            outcome = self.choice.train(weights, cohort, data, mu=mu, mean=self._mean)
+            outcome = self.choice.train(weights, cohort, ready.data, mu=mu, mean=self._mean)
         except ParterreError:
             raise
         except Exception as error:  # noqa: BLE001  a client's data may make a program raise: it costs that client alone
             if len(cohort) == 1:
-                yield failure(asked[0][0], error)
+                yield failure(messages[0], error)
                 return
             log.warning("a cohort could not be trained at once, so its clients train one by one: %s", error)
-            for place in range(len(cohort)):
-                alone = slice(place, place + 1)
-                yield from self._trained(asked[alone], weights, cohort.part(alone), data, mu, began)
+            for place, message in enumerate(messages):
+                alone = Ready(ready.data, cohort.part(np.array([place])))
+                yield from self._trained([message], weights, alone, mu, began)
             return
-        seconds = (time.perf_counter() - began) / len(cohort)
-        metrics = [_metrics(outcome, place, seconds) for place in range(len(cohort))]
-        examples = [int(number) for number in cohort.examples]
-        if self._mean:
-            yield from _as_one(asked, outcome, examples, metrics)
-        else:
-            for place, (message, _) in enumerate(asked):
-                own = {name: value[place] for name, value in outcome.arrays.items()}
-                yield _reply(message, own, examples[place], metrics[place])
+        yield Trained(messages, outcome, cohort.examples, (time.perf_counter() - began) / len(cohort))
 
     def _evaluate(self, asked: Asked, arrays: Arrays, pool: Pool) -> Iterator[Message]:
         began = time.perf_counter()
@@ -166,30 +184,3 @@ def takes_mean(strategy: str) -> bool:
     """Say whether a strategy takes the clients' plain weighted mean, and looks at no reply alone."""
     kind = find(strategy)
     return issubclass(kind, FedAvg) and kind.aggregate_train is FedAvg.aggregate_train
-
-
-def _as_one(asked: Asked, outcome: Outcome, examples: list[int], metrics: list[dict[str, float]]) -> Iterator[Message]:
-    """Yield one reply for all clients whose weights are finite, and one for each other, to be rejected."""
-    good = np.flatnonzero(outcome.finite)
-    for place in np.flatnonzero(~outcome.finite):
-        lost = {name: _nothing(value) for name, value in outcome.arrays.items()}
-        yield _reply(asked[place][0], lost, examples[place], metrics[place])
-    if len(good):
-        members = [Member(asked[place][0].metadata.message_id, examples[place], metrics[place]) for place in good]
-        total = MetricRecord({WEIGHT: sum(examples[place] for place in good)})
-        content = RecordDict({"arrays": encode(outcome.arrays), "metrics": total})
-        yield Together(content, asked[good[0]][0], members)
-
-
-def _nothing(array: NDArray[Any]) -> NDArray[Any]:
-    return np.full_like(array, np.nan) if is_float(array.dtype) else array
-
-
-def _reply(message: Message, arrays: Arrays, examples: int, metrics: Mapping[str, float]) -> Message:
-    record = MetricRecord({WEIGHT: examples, **metrics})
-    return Message(RecordDict({"arrays": encode(arrays), "metrics": record}), reply_to=message)
-
-
-def _metrics(outcome: Outcome, place: int, seconds: float) -> dict[str, float]:
-    own = as_metrics({name: values[place] for name, values in outcome.metrics.items()})
-    return {**own, "seconds": seconds}

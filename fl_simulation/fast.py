@@ -6,16 +6,23 @@ A deployed client has one model and leaves it off. Called before anything import
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow with oneDNN, unless the environment says otherwise."""
+def import_tensorflow(workers: int = 0) -> None:
+    """Import TensorFlow with oneDNN, unless the environment says otherwise, for so many workers; 0: one for each core.
+
+    Each operation gets a worker's share of the cores: a client's steps are too small to be divided over threads.
+    """
     os.environ.setdefault(ONEDNN, "1")
     with _without_stderr():  # it announces oneDNN there, twice, whatever the level of its log
-        import fl_common.lean  # noqa: F401
+        from fl_common.lean import tf
+        from fl_simulation.workers import cores
+    threads = max(1, cores() // workers) if workers else 1
+    with suppress(RuntimeError):  # TensorFlow is in use already, in a process that is not ours
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
 @contextmanager

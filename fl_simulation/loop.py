@@ -1,22 +1,25 @@
-"""Clients one after the other inside one compiled program, each step on all cores: right for convolutions on a CPU.
+"""Clients one after the other inside one compiled program: right for convolutions on a CPU.
 
-It traces the deployed client's own program (fl_client.epochs), with exact shapes and no padding.
+It traces the deployed client's own program (fl_client.epochs), with exact shapes and no padding. Several workers run it
+at once, each on clients of its own.
 """
 
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fl_client.epochs import draws_by_kernel
 from fl_client.training import LocalTrainer
 from fl_common.errors import TaskError
 from fl_common.lean import tf
 from fl_common.tensors import specs
-from fl_simulation.work import Cohort, Outcome
+from fl_simulation.parts import shares
+from fl_simulation.program import Program
+from fl_simulation.work import Cohort, Outcome, Places
+from fl_simulation.workers import Workers
 
 Tensor = Any
+
+PARTS = 4  # for each worker: the first to be done takes another
 
 
 class Loop:
@@ -24,36 +27,46 @@ class Loop:
 
     name = "loop"
 
-    def __init__(self, trainer: LocalTrainer) -> None:
+    def __init__(self, trainer: LocalTrainer, workers: Workers) -> None:
         self.traces = 0
         self._trainer = trainer
+        self._workers = workers
         self._epochs = trainer.epochs
-        self._programs: dict[tuple[bool, bool], Any] = {}
+        self._programs: dict[tuple[bool, bool], Program] = {}
 
-    def train(self, weights: Sequence[NDArray[Any]], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
-        """Train as `Vectorized.train` does. Raises TaskError for a model that draws from tf.random's own kernels."""
+    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+        """Train as `Way.train` says. Raises TaskError for a model that draws from tf.random's own kernels."""
         program = self._program(data, proximal=mu > 0, mean=mean)
-        states = len(self._epochs.states)
-        values = self._trainer.randomness.values
-        seeds = [values(states, round=cohort.round, client=client) for client in cohort.clients]
+        weights = [tf.convert_to_tensor(each) for each in weights]
+
+        def one(worker: int, places: Places) -> tuple[Places, Outcome]:
+            return places, self._part(program, worker, weights, cohort.part(places), data, mu)
+
+        parts = shares(cohort.steps, self._workers.count * (PARTS if self._workers.count > 1 else 1))
+        return Outcome.of_parts(self._workers.map(one, parts), mean=mean)
+
+    def _part(
+        self, program: Program, worker: int, weights: Sequence[Tensor], cohort: Cohort, data: Any, mu: float
+    ) -> Outcome:
+        seeds = self._trainer.randomness.values_of(len(self._epochs.states), cohort.clients, round=cohort.round)
         trained, metrics, finite = program(
-            list(weights),
-            np.stack(seeds),
-            np.concatenate([np.concatenate(plan) for plan in cohort.plans]),
-            cohort.examples.astype(np.int32),
-            np.int32(len(cohort.plans[0])),
-            np.int32(cohort.batch_size),
-            np.float32(mu),
+            weights,
+            seeds,
+            cohort.rows,
+            cohort.examples,
+            cohort.epochs,
+            cohort.batch_size,
+            mu,
             data,
+            worker=worker,
         )
-        names = self._trainer.names
         return Outcome(
-            {name: np.asarray(value) for name, value in zip(names, trained, strict=True)},
-            {name: np.asarray(value) for name, value in metrics.items()},
-            np.asarray(finite),
+            {self._trainer.names[place]: value.numpy() for place, value in trained.items()},
+            {name: value.numpy() for name, value in metrics.items()},
+            finite.numpy(),
         )
 
-    def _program(self, data: Any, *, proximal: bool, mean: bool) -> Any:
+    def _program(self, data: Any, *, proximal: bool, mean: bool) -> Program:
         key = (proximal, mean)
         self._trainer.randomness.install()
         if key not in self._programs:
@@ -61,7 +74,7 @@ class Loop:
             self._programs[key] = self._traced(data, proximal, mean)
         return self._programs[key]
 
-    def _traced(self, data: Any, proximal: bool, mean: bool) -> Any:
+    def _traced(self, data: Any, proximal: bool, mean: bool) -> Program:
         def train(
             weights: list[Tensor],
             seeds: Tensor,
@@ -75,6 +88,7 @@ class Loop:
             self.traces += 1
             clients = tf.shape(examples)[0]
             shares = tf.cast(examples, tf.float64)  # sums as the server takes them, so that they end in the same bits
+            kept = self._room(clients, mean)
 
             def one(client: Tensor, start: Tensor, kept: Any, results: Any, finite: Tensor) -> Any:
                 stop = start + epochs * examples[client]
@@ -88,37 +102,40 @@ class Loop:
                 return client + 1, stop, kept, results, finite.write(client, good)
 
             zero = tf.constant(0)
-            start = (zero, zero, self._room(clients, mean), self._results(clients), _array(clients, tf.bool, ()))
+            start = (zero, zero, kept, self._results(clients), _array(clients, tf.bool, ()))
             _, _, kept, results, finite = tf.while_loop(
                 lambda client, *_: client < clients, one, start, parallel_iterations=1
             )
-            flags = finite.stack()
-            kept = _divided(kept, weights, shares, flags) if mean else [array.stack() for array in kept]
-            return kept, tf.nest.map_structure(lambda array: array.stack(), results), flags
+            kept = kept if mean else {place: array.stack() for place, array in kept.items()}
+            return kept, tf.nest.map_structure(lambda array: array.stack(), results), finite.stack()
 
-        function = tf.function(train, autograph=False, reduce_retracing=True)
-        concrete = function.get_concrete_function(
-            [tf.TensorSpec(weight.shape, weight.dtype) for weight in self._trainer.model.weights],
-            tf.TensorSpec((None, len(self._epochs.states), 2), tf.int64),
-            tf.TensorSpec((None,), tf.int32),
-            tf.TensorSpec((None,), tf.int32),
-            tf.TensorSpec((), tf.int32),
-            tf.TensorSpec((), tf.int32),
-            tf.TensorSpec((), tf.float32),
-            specs(data),
+        program = Program(
+            train,
+            (
+                [tf.TensorSpec(weight.shape, weight.dtype) for weight in self._trainer.model.weights],
+                tf.TensorSpec((None, len(self._epochs.states), 2), tf.int64),
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((), tf.int32),
+                tf.TensorSpec((), tf.int32),
+                tf.TensorSpec((), tf.float32),
+                specs(data),
+            ),
         )
-        if draws_by_kernel(concrete):
+        if draws_by_kernel(program.concrete):
             raise TaskError(
                 "the model draws from tf.random's stateful operations, whose numbers cannot be set for each client "
                 "inside one program. Use keras.random with a SeedGenerator, or --set engine=keras."
             )
-        return function
+        return program
 
-    def _room(self, clients: Tensor, mean: bool) -> list[Any]:
-        weights = self._trainer.model.weights
+    def _room(self, clients: Tensor, mean: bool) -> dict[int, Any]:
+        """Return where the clients' weights go, by the places of the model's: arrays of all, or sums of the floats."""
+        weights = dict(enumerate(self._trainer.model.weights))
         if mean:
-            return [tf.zeros(each.shape, tf.float64) for each in weights]
-        return [_array(clients, each.dtype, each.shape) for each in weights]
+            floats = {place: each for place, each in weights.items() if tf.as_dtype(each.dtype).is_floating}
+            return {place: tf.zeros(each.shape, tf.float64) for place, each in floats.items()}
+        return {place: _array(clients, each.dtype, each.shape) for place, each in weights.items()}
 
     def _results(self, clients: Tensor) -> dict[str, Any]:
         metrics = self._trainer.model.get_metrics_result()
@@ -129,8 +146,8 @@ def _array(size: Tensor, dtype: Any, shape: Any) -> Any:
     return tf.TensorArray(dtype, size, element_shape=shape)
 
 
-def _written(arrays: list[Any], client: Tensor, values: list[Tensor]) -> list[Any]:
-    return [array.write(client, value) for array, value in zip(arrays, values, strict=True)]
+def _written(arrays: dict[int, Any], client: Tensor, values: list[Tensor]) -> dict[int, Any]:
+    return {place: array.write(client, values[place]) for place, array in arrays.items()}
 
 
 def _finite(values: list[Tensor]) -> Tensor:
@@ -138,14 +155,13 @@ def _finite(values: list[Tensor]) -> Tensor:
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in floats])
 
 
-def _added(sums: list[Tensor], values: list[Tensor], share: Tensor, good: Tensor) -> list[Tensor]:
+def _added(sums: dict[int, Tensor], values: list[Tensor], share: Tensor, good: Tensor) -> dict[int, Tensor]:
     """Add a client's weights times its number of examples; those of a client that is not finite are left out."""
-    added = [total + share * tf.cast(value, tf.float64) for total, value in zip(sums, values, strict=True)]
-    return [tf.where(good, new, total) for new, total in zip(added, sums, strict=True)]
 
+    def added() -> dict[int, Tensor]:
+        return {place: total + share * tf.cast(values[place], tf.float64) for place, total in sums.items()}
 
-def _divided(sums: list[Tensor], before: list[Tensor], shares: Tensor, finite: Tensor) -> list[Tensor]:
-    """Return the means; what is no float is kept as it was."""
-    total = tf.maximum(tf.reduce_sum(tf.where(finite, shares, tf.zeros_like(shares))), 1.0)
-    pairs = zip(sums, before, strict=True)
-    return [tf.cast(each / total, old.dtype) if old.dtype.is_floating else old for each, old in pairs]
+    chosen: dict[int, Tensor] = tf.cond(
+        good, added, lambda: {place: tf.identity(total) for place, total in sums.items()}
+    )
+    return chosen

@@ -7,19 +7,21 @@ import numpy as np
 
 from fl_common.errors import SettingsError
 from fl_common.lean import keras, tf
+from fl_common.settings import Settings
 
 GB = 1e9
 COPIES = 4  # of the weights while a step is taken: before, gradient, update, after
 
 
-def clients_at_once(model: keras.Model, data: Any, batch_size: int, memory_gb: float, *, together: bool) -> int:
+def clients_at_once(model: keras.Model, data: Any, settings: Settings, *, together: bool) -> int:
     """Return how many clients fit. together: each has its own weights while it trains, not only when it is done.
 
     Raises SettingsError where not even one does.
     """
     weights = sum(_bytes(each) for each in model.weights)
     slots = sum(_bytes(each) for each in model.optimizer.variables)
-    step = batch_size * (2 * _activations(model) + sum(_example(tensor) for tensor in tf.nest.flatten(data)))
+    memory_gb = settings.memory_gb
+    step = settings.batch_size * (2 * _activations(model) + sum(_example(tensor) for tensor in tf.nest.flatten(data)))
     one = COPIES * weights + 2 * slots + step
     if one > memory_gb * GB:
         raise SettingsError(

@@ -10,6 +10,7 @@ from fl_client.training import LocalTrainer
 from fl_common.arrays import Arrays, is_float
 from fl_simulation.pool import pick
 from fl_simulation.work import Cohort, Outcome
+from fl_simulation.workers import Workers
 
 
 class OneByOne:
@@ -17,7 +18,7 @@ class OneByOne:
 
     name = "keras"
 
-    def __init__(self, trainer: LocalTrainer) -> None:
+    def __init__(self, trainer: LocalTrainer, workers: Workers) -> None:
         self._trainer = trainer
 
     @property
@@ -25,29 +26,27 @@ class OneByOne:
         """Times that a compiled program was traced."""
         return self._trainer.traces
 
-    def train(self, weights: Sequence[NDArray[Any]], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
-        """Train as `Vectorized.train` does."""
-        before = dict(zip(self._trainer.names, weights, strict=True))
+    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+        """Train as `Way.train` says."""
+        before = {name: np.asarray(value) for name, value in zip(self._trainer.names, weights, strict=True)}
         results = []
-        for client, plan in zip(cohort.clients, cohort.plans, strict=True):
-            rows = np.sort(plan[0])
-            mine = pick(data, rows)
-            results.append(self._trainer.train(before, mine, round=cohort.round, client=client, mu=mu))
+        for place, client in enumerate(cohort.clients):
+            mine = pick(data, np.sort(cohort.plan(place)[0]))
+            results.append(self._trainer.train(before, mine, round=cohort.round, client=int(client), mu=mu))
         finite = np.array([all(np.isfinite(value).all() for value in _floats(each.arrays)) for each in results])
         metrics = {name: np.array([each.metrics[name] for each in results]) for name in results[0].metrics}
         arrays = {name: np.stack([each.arrays[name] for each in results]) for name in before}
-        return Outcome(_mean(arrays, before, cohort.examples, finite) if mean else arrays, metrics, finite)
+        return Outcome(_sums(arrays, cohort.examples, finite) if mean else arrays, metrics, finite)
 
 
 def _floats(arrays: Arrays) -> list[NDArray[Any]]:
     return [value for value in arrays.values() if is_float(value.dtype)]
 
 
-def _mean(arrays: Arrays, before: Arrays, examples: NDArray[Any], finite: NDArray[np.bool_]) -> Arrays:
-    shares = examples[finite] / max(examples[finite].sum(), 1)
+def _sums(arrays: Arrays, examples: NDArray[Any], finite: NDArray[np.bool_]) -> Arrays:
+    shares = examples[finite].astype(np.float64)
     return {
-        name: np.tensordot(shares, value[finite].astype(np.float64), 1).astype(value.dtype)
-        if is_float(value.dtype)
-        else before[name]
+        name: np.tensordot(shares, value[finite].astype(np.float64), 1)
         for name, value in arrays.items()
+        if is_float(value.dtype)
     }

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from threading import RLock
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,9 +77,14 @@ class OwnPool:
         self._limit = limit
         self._kept: OrderedDict[int, Parts] = OrderedDict()
         self._bytes = 0
+        self._lock = RLock()  # one thread trains, and one makes the next cohort ready
 
     def wrong(self, partitions: Sequence[int]) -> dict[int, Exception]:
         """Load and check partitions; a user's function may raise anything. What is new is checked all at once."""
+        with self._lock:
+            return self._wrong(partitions)
+
+    def _wrong(self, partitions: Sequence[int]) -> dict[int, Exception]:
         errors: dict[int, Exception] = {}
         fresh: dict[int, Parts] = {}
         for partition in dict.fromkeys(partitions):
@@ -99,7 +105,8 @@ class OwnPool:
 
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the partitions' examples one behind the other."""
-        parts = [self._get(partition)[which] for partition in partitions]
+        with self._lock:
+            parts = [self._get(partition)[which] for partition in partitions]
         starts = np.cumsum([0, *(count(part) for part in parts)])
         rows = [np.arange(start, stop, dtype=np.int32) for start, stop in pairwise(starts)]
         return resident(_joined(parts)), rows

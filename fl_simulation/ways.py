@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from fl_client.training import LocalTrainer
 from fl_common.errors import TaskError
@@ -15,10 +15,11 @@ from fl_simulation.loop import Loop
 from fl_simulation.one_by_one import OneByOne
 from fl_simulation.vectorized import Vectorized
 from fl_simulation.work import Cohort, Outcome, Way
+from fl_simulation.workers import Workers
 
 log = getLogger(__name__)
 
-WAYS: dict[str, Callable[[LocalTrainer], Way]] = {
+WAYS: dict[str, Callable[[LocalTrainer, Workers], Way]] = {
     Vectorized.name: Vectorized,
     Loop.name: Loop,
     OneByOne.name: OneByOne,
@@ -32,8 +33,15 @@ class Choice:
     announce: is told each time a way is taken or given up. Raises TaskError where the way set by hand cannot be taken.
     """
 
-    def __init__(self, trainer: LocalTrainer, wanted: str, announce: Callable[[Mapping[str, Any]], object]) -> None:
+    def __init__(
+        self,
+        trainer: LocalTrainer,
+        wanted: str,
+        workers: Workers,
+        announce: Callable[[Mapping[str, Any]], object],
+    ) -> None:
         self._trainer = trainer
+        self._workers = workers
         self._wanted = wanted
         self._announce = announce
         self._prepared = False
@@ -56,7 +64,7 @@ class Choice:
             self._look()
             self._prepared = True
 
-    def train(self, weights: Sequence[NDArray[Any]], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train the cohort as `Way.train` does, settling for a way the first time."""
         self.prepare(data)
         if self._settled:
@@ -91,12 +99,12 @@ class Choice:
 
     def _way(self, name: str) -> Way:
         if name not in self._ways:
-            self._ways[name] = WAYS[name](self._trainer)
+            self._ways[name] = WAYS[name](self._trainer, self._workers)
         return self._ways[name]
 
-    def _race(self, weights: Sequence[NDArray[Any]], cohort: Cohort, data: Any, mu: float, mean: bool) -> None:
+    def _race(self, weights: Sequence[Any], cohort: Cohort, data: Any, mu: float, mean: bool) -> None:
         """Keep the faster of the first two ways, by their second run on a few clients."""
-        few, seconds = cohort.part(slice(0, TRIAL)), {}
+        few, seconds = cohort.part(np.arange(min(TRIAL, len(cohort)))), {}
         for name in self._left[:2]:
             try:
                 self._way(name).train(weights, few, data, mu=mu, mean=mean)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_common.batches import batches, plan, seeds, steps
+from fl_common.batches import batches, plan, seeds, seeds_of, shuffled, steps
 from fl_common.errors import DataError
 
 small = st.integers(1, 70)
@@ -57,3 +57,30 @@ def test_seeds_are_int64_below_two_to_the_31_and_a_longer_list_begins_with_the_s
 def test_no_example_is_an_error_that_says_what_to_do():
     with pytest.raises(DataError, match=r"at least 1 example.*got 0, 32, 1"):
         plan(0, 32, 1, seed=0, round=0, client=0)
+
+
+@given(
+    sizes=st.lists(small, min_size=1, max_size=5),
+    epochs=st.integers(1, 3),
+    seed=st.integers(0, 2**31 - 1),
+    round=st.integers(0, 10**6),
+    first=st.integers(0, 10**6),
+)
+def test_many_clients_plans_in_bulk_are_the_plans_one_by_one(sizes, epochs, seed, round, first):
+    clients = [first + 3 * place for place in range(len(sizes))]
+    rows = [np.arange(size, dtype=np.int32)[::-1] * 7 for size in sizes]
+    whole = shuffled(rows, clients, epochs, seed=seed, round=round)
+    alone = [
+        mine[order]
+        for client, mine in zip(clients, rows, strict=True)
+        for order in plan(len(mine), 8, epochs, seed=seed, round=round, client=client)
+    ]
+    assert whole.dtype == np.int32
+    assert np.array_equal(whole, np.concatenate(alone))
+
+
+@given(count=st.integers(0, 9), seed=st.integers(0, 2**31 - 1), clients=st.lists(st.integers(0, 10**6), min_size=1))
+def test_many_clients_seeds_in_bulk_are_the_seeds_one_by_one(count, seed, clients):
+    whole = seeds_of(count, clients, seed=seed, round=4)
+    assert whole.shape == (len(clients), count)
+    assert np.array_equal(whole, np.stack([seeds(count, seed=seed, round=4, client=client) for client in clients]))

@@ -1,0 +1,108 @@
+"""The next cohort, made ready on a thread while this one trains. Between the engine and the pool of data.
+
+Who trains next follows from the seed and the round, so it can be guessed; a wrong guess costs time, never truth: what
+was made ready is taken only for the very clients that are asked.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord
+
+import strategies
+from fl_common.errors import ParterreError
+from fl_common.settings import Settings
+from fl_simulation.grid import SimulatedGrid
+from fl_simulation.pool import TRAIN, Pool
+from fl_simulation.work import Cohort
+from strategies.fedavg import FedAvg
+
+log = getLogger(__name__)
+
+MISSES = 3  # wrong guesses in a row, after which no more are made
+
+
+@dataclass(frozen=True)
+class Order:
+    """Clients that are to train together in a round: their numbers, their partitions, and of how many these are."""
+
+    round: int
+    clients: tuple[int, ...]
+    partitions: tuple[int, ...]
+    of: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What an order needs: the resident data and the cohort over their rows."""
+
+    data: Any
+    cohort: Cohort
+
+
+class Ahead:
+    """Makes orders ready: those that are asked for, and one beforehand. `pool` gives the data for a population."""
+
+    def __init__(self, settings: Settings, pool: Callable[[int], Pool]) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._thread = ThreadPoolExecutor(1, "ahead")
+        self._next: tuple[Order, Future[Ready]] | None = None
+        self._misses = 0
+
+    def take(self, order: Order) -> Ready:
+        """Return what the order needs, made beforehand if it was begun."""
+        begun, self._next = self._next, None
+        if begun is not None:
+            if begun[0] == order:
+                self._misses = 0
+                return begun[1].result()
+            begun[1].cancel()
+            self._misses += 1
+            log.debug("another cohort than was made ready trains in round %d", order.round)
+        return self._ready(order)
+
+    def begin(self, order: Order | None) -> None:
+        """Begin to make an order ready that may be asked for next."""
+        if order is not None and self._misses < MISSES:
+            self._next = order, self._thread.submit(self._ready, order)
+
+    def _ready(self, order: Order) -> Ready:
+        pool = self._pool(order.of)
+        pool.wrong(order.partitions)  # loads them
+        data, rows = pool.part(order.partitions, TRAIN)
+        settings = self._settings
+        cohort = Cohort.of(
+            order.round,
+            order.clients,
+            rows,
+            batch_size=settings.batch_size,
+            epochs=settings.local_epochs,
+            seed=settings.seed,
+        )
+        return Ready(data, cohort)
+
+
+class Forecast:
+    """Guesses whom a strategy of ours will ask in a round, by asking another instance of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        strategy = strategies.make(settings)
+        self._strategy = strategy if isinstance(strategy, FedAvg) else None
+        self._last = settings.rounds
+        self._nobody: Any = None  # nothing is sent
+
+    def cohort(self, round: int, population: int) -> Sequence[int]:
+        """Return the slots of the clients; none where they cannot be guessed, or where the run is over by then."""
+        if self._strategy is None or round > self._last:
+            return ()
+        self._strategy.eligible = lambda: range(population)
+        try:
+            grid = SimulatedGrid(population, self._nobody)
+            asked = self._strategy.configure_train(round, ArrayRecord(), ConfigRecord(), grid)
+        except ParterreError:
+            return ()
+        return [message.metadata.dst_node_id for message in asked]
