@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 # pip's own index, where one is configured, is uv's too.
 UV = index=$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true); \
 	$${index:+env UV_DEFAULT_INDEX=$$index} env VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header
 OUT ?= runs/demo
 # Each worker imports TensorFlow: a gigabyte.
 WORKERS ?= 2
@@ -14,7 +15,7 @@ WORKERS ?= 2
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check bench lock clean help
+.PHONY: demo test check bench lock image-locks clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -48,8 +49,16 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-lock: ## resolve the lock again, for Python 3.11 to 3.13 at once
-	@$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header pyproject.toml -o requirements.lock
+lock: ## resolve the lock again, for Python 3.11 to 3.13 at once, and the parts of it that go into each image
+	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements.lock
+	@$(MAKE) --no-print-directory image-locks
+
+image-locks: $(STAMP)
+	@for role in client server; do \
+		$(COMPILE) -c requirements.lock --override deploy/docker/not-in-$$role.txt pyproject.toml \
+			| grep -vE "'(never|win32)'|>= '3.12'" > deploy/docker/$$role.lock || exit 1; \
+	done
+	@$(COMPILE) -c requirements.lock --extra gpu pyproject.toml | grep -E '^(nvidia-|tensorflow=)' | sed 's/ ;.*//' > deploy/docker/gpu.lock
 
 clean: ## remove what was built
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI repository (1998), test part.
 """
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from fl_common.tasks.shared import shared_task
 
 TEST_SHARE = 0.2
 SHUFFLE_SEED = 1797
+FILE = "digits.csv.gz"
+IN_IMAGE = Path(sys.prefix) / "share/parterre" / FILE  # container images hold the file, not scikit-learn
 
 
 def make(settings: Settings) -> Task:
@@ -40,7 +43,7 @@ def load() -> tuple[Examples, Examples]:
 def _path() -> Path:
     # The file is read where scikit-learn keeps it: importing scikit-learn costs 1.5 s and 100 MB in every client.
     spec = find_spec("sklearn")
-    path = Path(spec.origin).parent / "datasets/data/digits.csv.gz" if spec and spec.origin else None
-    if path is None or not path.exists():
-        raise DataError(f"the digits come with scikit-learn, which must be installed; looked for {path or 'sklearn'}.")
+    path = Path(spec.origin).parent / "datasets/data" / FILE if spec and spec.origin else IN_IMAGE
+    if not path.exists():
+        raise DataError(f"the digits come with scikit-learn, which must be installed; looked for {path}.")
     return path
