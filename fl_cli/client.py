@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from fl_cli import options
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -24,8 +26,22 @@ def client(
     root_certificates: Annotated[
         str, typer.Option(envvar="FL_ROOT_CERTIFICATES", help="PEM file to know the server by. None: no TLS.")
     ] = "",
+    state: Annotated[str, typer.Option(envvar="FL_STATE", help="Directory that keeps what `fl health` reads.")] = "",
+    metrics_port: options.MetricsPort = 0,
+    metrics_host: options.MetricsHost = "127.0.0.1",
 ) -> None:
     """Serve one client until SIGTERM or Ctrl-C. It reconnects for ever, and runs only code of this machine."""
     from fl_client.process import ClientOptions, serve
 
-    serve(ClientOptions(server=server, task=task, data=data, label=label, root_certificates=root_certificates))
+    serve(
+        ClientOptions(
+            server=server,
+            task=task,
+            data=data,
+            label=label,
+            root_certificates=root_certificates,
+            state=state,
+            metrics_host=metrics_host,
+            metrics_port=metrics_port,
+        )
+    )

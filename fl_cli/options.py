@@ -28,6 +28,11 @@ Assignments = Annotated[
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 Out = Annotated[Path | None, typer.Option(help="Directory of the run. (default: a new one under --store)")]
 Store = Annotated[Path | None, typer.Option(envvar="FL_STORE", help="Directory that holds the runs. (default: runs)")]
+MetricsPort = Annotated[
+    int,
+    typer.Option(min=0, max=65535, envvar="FL_METRICS_PORT", help="Serve Prometheus metrics on this port. 0: do not."),
+]
+MetricsHost = Annotated[str, typer.Option(envvar="FL_METRICS_HOST", help="Address that the metrics are served on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 

@@ -9,13 +9,17 @@ import typer
 
 from fl_cli import options
 from fl_cli.federation import Stopped, stopping_on_signals
+from fl_cli.words import DESCRIBE
 from fl_common.nursery import Nursery
+from fl_common.pulse import PulseFile
 from fl_server.disk import plainly
+from fl_server.events import Event
 from fl_server.kept_up import PORT_SECONDS, KeptUp
 from fl_server.link_database import LinkDatabase
 from fl_server.superlink import PRELOAD, Addresses, SuperLink
 from fl_server.supervisor import LIMIT, Supervisor
 from fl_server.tenancy import alone
+from fl_server.vitals import Vitals
 
 STATE = ".superlink"
 LOCK = "server.lock"
@@ -42,6 +46,8 @@ def server(
             min=0, envvar="FL_MAX_RESTARTS", help="Starts in a row of what keeps falling, without a new round."
         ),
     ] = LIMIT,
+    metrics_port: options.MetricsPort = 0,
+    metrics_host: options.MetricsHost = "127.0.0.1",
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C. Its runs and nodes outlast a fall of anything in it, and of the server."""
     directory = (store or Path(os.environ.get("FL_STORE", "runs"))).resolve()
@@ -64,24 +70,30 @@ def server(
     )
     with stopping_on_signals(), alone(home / LOCK, f"the store {directory}") as crashed:
         try:
+            vitals = Vitals(directory, PulseFile(home, address=addresses.fleet), tell=_tell)
+            vitals.tick("starting", "its SuperLink starts")
+            if metrics_port:
+                _serve_metrics(metrics_host, metrics_port, directory, superlink)
             supervisor.recover()
             kept = KeptUp(superlink, limit=max_restarts, say=_say)
             kept.start(patience=PORT_SECONDS if crashed else 0.0)
-            supervise(kept, supervisor, addresses)
+            supervise(kept, supervisor, addresses, vitals)
         except Stopped:
             typer.echo("stopping")
+            vitals.tick("stopping", "it was told to")
         finally:
             superlink.stop()
             nursery.stop()
 
 
-def supervise(kept: KeptUp, supervisor: Supervisor, addresses: Addresses) -> None:
+def supervise(kept: KeptUp, supervisor: Supervisor, addresses: Addresses, vitals: Vitals) -> None:
     """Keep the SuperLink up and its runs going. Raises NetworkError where the SuperLink keeps falling."""
     _announce(addresses)
     while True:
         if kept.tick():
             _announce(addresses)
         supervisor.tick()
+        vitals.tick("up", f"runs in {vitals.store}")
         time.sleep(TICK_SECONDS)
 
 
@@ -92,3 +104,20 @@ def _announce(addresses: Addresses) -> None:
 
 def _say(text: str) -> None:
     typer.echo(text, err=True)
+
+
+def _tell(run: str, event: Event) -> None:
+    """Say what happens in a run, a line each: what `docker compose logs -f server` shows."""
+    if describe := DESCRIBE.get(event["event"]):
+        typer.echo("\n".join(f"{run}  {line}" for line in describe(event).splitlines()))
+
+
+def _serve_metrics(host: str, port: int, store: Path, superlink: SuperLink) -> None:
+    from fl_common import exposition
+    from fl_server import metrics
+
+    def pids() -> dict[str, list[int | None]]:
+        link = [superlink.process.pid] if superlink.process else []
+        return {"server": [os.getpid()], "superlink": link, "serverapp": [app.pid for app in superlink.apps]}
+
+    exposition.serve(host, port, metrics.registry(store, store / STATE / "state.db", pids))

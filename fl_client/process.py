@@ -7,8 +7,12 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from fl_common.errors import DataError, NetworkError, TaskError
+
+if TYPE_CHECKING:
+    from fl_client.vitals import Listener
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +26,9 @@ class ClientOptions:
     data: str = ""
     label: str = ""
     root_certificates: str = ""
+    state: str = ""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
 
     def node_config(self) -> dict[str, bool | int | float | str]:
         """Return the options as Flower's node config; `resident` says that no code of a server is run."""
@@ -48,16 +55,31 @@ def serve(options: ClientOptions) -> None:
         signal.signal(signal.SIGINT, on_signal)
 
     from fl_client.app import Workplace, make_app
-    from fl_client.connection import Connection
     from fl_client.node import Node
+    from fl_client.vitals import WatchedConnection
 
+    listeners = _listeners(options)
     node = Node(
         make_app(Workplace()),
-        lambda: Connection(options.server, root_certificates=certificates),
+        lambda: WatchedConnection(options.server, root_certificates=certificates, listeners=listeners),
         node_config=options.node_config(),
         stop=stop,
     )
     node.serve()
+
+
+def _listeners(options: ClientOptions) -> "list[Listener]":
+    """Return who is told what this client does: its pulse where it has a state directory, its metrics where wanted."""
+    from fl_client.vitals import Pulse
+
+    found: list[Listener] = [Pulse(Path(options.state), options.server)] if options.state else []
+    if options.metrics_port:
+        from fl_client.metrics import Metrics
+        from fl_common import exposition
+
+        found.append(Metrics())
+        exposition.serve(options.metrics_host, options.metrics_port)
+    return found
 
 
 def _check(options: ClientOptions) -> None:

@@ -64,7 +64,7 @@ def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0, last: Collect
     seen = offset = 0
     while True:
         stopping = stop()
-        fresh, offset = _read_from(path, offset)
+        fresh, offset = read_from(path, offset)
         for event in fresh:
             seen += 1
             if seen > skip:
@@ -75,7 +75,8 @@ def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0, last: Collect
         time.sleep(POLL_SECONDS)
 
 
-def _read_from(path: Path, offset: int) -> tuple[list[Event], int]:
+def read_from(path: Path, offset: int) -> tuple[list[Event], int]:
+    """Return the events after byte `offset`, and the offset to go on from: a line that is not whole yet comes later."""
     if not path.exists():
         return [], offset
     with plainly(f"read {path}"), path.open("rb") as file:

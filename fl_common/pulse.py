@@ -1,0 +1,72 @@
+"""What a running process says of itself, in one small file: health probes read it. Replaced as a whole, never torn."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fl_common.errors import StoreError
+
+FILE = "pulse.json"
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """Times are seconds since 1970; `heard` is when the other side last answered, None: never.
+
+    `address` is where the process can be called, and `authority` the PEM file of the CA to know it by, "" without TLS.
+    """
+
+    state: str
+    detail: str
+    written: float
+    heard: float | None = None
+    address: str = ""
+    authority: str = ""
+
+    def age(self, now: float) -> float:
+        """Return seconds since the process last wrote."""
+        return max(0.0, now - self.written)
+
+
+class PulseFile:
+    """Writes the pulse of this process into `directory`."""
+
+    def __init__(
+        self, directory: Path, *, address: str = "", authority: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path = directory / FILE
+        self._fixed = {"address": address, "authority": authority}
+        self._clock = clock
+        self._heard: float | None = None
+
+    def beat(self, state: str, detail: str = "", *, heard: bool = False) -> str:
+        """Write that the process is in `state`, and with `heard` that the other side answered.
+
+        Returns "", or why it could not be written: that is no reason for a process to end.
+        """
+        now = self._clock()
+        self._heard = now if heard else self._heard
+        pulse = Pulse(state, detail, now, self._heard, **self._fixed)
+        temporary = self._path.with_name(f".{FILE}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(asdict(pulse)))
+            temporary.replace(self._path)
+        except OSError as error:
+            return f"{self._path} cannot be written: {error.strerror}"
+        return ""
+
+
+def read(directory: Path) -> Pulse:
+    """Return the pulse in a directory. Raises StoreError where there is none, or it is not one."""
+    path = directory / FILE
+    try:
+        return Pulse(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise StoreError(f"there is no {path}: the process has not started, or keeps its state elsewhere") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise StoreError(f"{path} is not the pulse of a process; remove it, and it is written anew") from None

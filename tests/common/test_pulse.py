@@ -1,0 +1,43 @@
+import json
+
+import pytest
+
+from fl_common import pulse
+from fl_common.errors import StoreError
+from fl_common.pulse import PulseFile
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_pulse_says_the_state_when_it_was_written_and_when_the_other_side_was_last_heard(tmp_path):
+    clock = Clock()
+    file = PulseFile(tmp_path, address="localhost:9092", authority="ca.crt", clock=clock)
+    assert file.beat("joined", "node 7", heard=True) == ""
+    clock.now = 1010.0
+    assert file.beat("connecting", "refused") == ""
+    found = pulse.read(tmp_path)
+    assert (found.state, found.detail, found.written, found.heard) == ("connecting", "refused", 1010.0, 1000.0)
+    assert (found.address, found.authority) == ("localhost:9092", "ca.crt")
+    assert found.age(1013.0) == 3.0
+    assert [path.name for path in tmp_path.iterdir()] == [pulse.FILE]
+
+
+def test_a_pulse_that_cannot_be_written_is_told_and_does_not_raise(tmp_path):
+    assert "cannot be written: No such file or directory" in PulseFile(tmp_path / "missing").beat("up")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"state": "up", "surprise": 1})])
+def test_what_is_no_pulse_is_refused_in_words(tmp_path, content):
+    (tmp_path / pulse.FILE).write_text(content)
+    with pytest.raises(StoreError, match="not the pulse of a process"):
+        pulse.read(tmp_path)
+
+
+def test_a_missing_pulse_is_said_to_be_missing(tmp_path):
+    with pytest.raises(StoreError, match="has not started"):
+        pulse.read(tmp_path)
