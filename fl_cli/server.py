@@ -93,7 +93,7 @@ def supervise(kept: KeptUp, supervisor: Supervisor, addresses: Addresses, vitals
         if kept.tick():
             _announce(addresses)
         supervisor.tick()
-        vitals.tick("up", f"runs in {vitals.store}")
+        vitals.tick("up" if kept.up else "down", f"runs in {vitals.store}")
         time.sleep(TICK_SECONDS)
 
 

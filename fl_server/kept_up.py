@@ -60,6 +60,11 @@ class KeptUp:
             self._fell()
         return False
 
+    @property
+    def up(self) -> bool:
+        """Say whether it runs; False while it waits to be started again."""
+        return self._again_at is None and self._superlink.alive
+
     def _start_again(self) -> bool:
         self._again_at = None
         try:

@@ -62,6 +62,7 @@ class RunMetrics:
         self._running = gauge("run_active", "1 while that run goes on, 0 after its end.")
         self._ends = counter("runs_ended", "Runs that ended.", "outcome")
         self._starts = counter("runs_started", "Starts of runs, resumes included.")
+        self._restarts = counter("runs_restarted", "Restarts of runs whose process ended.")
         self._round = gauge("round", "Rounds that the run has completed.")
         self._wanted = gauge("rounds_wanted", "Rounds that the run is to complete.")
         self._rounds = counter("rounds", "Rounds completed.")
@@ -71,6 +72,8 @@ class RunMetrics:
         self._cohort = gauge("cohort_clients", "Clients asked to train in the last round.")
         self._replies = gauge("cohort_replies", "Good replies of the last round.")
         self._rejected = counter("rejected_replies", "Replies left out.", "phase", "reason")
+        self._dropped = counter("dropped_replies", "Replies that came after their phase had ended.", "reason")
+        self._aside = counter("clients_set_aside", "Clients left out for a while because they kept failing.")
         self._phases = counter("phase_seconds", "Seconds spent in the phases of rounds.", "phase")
         self._seconds = Histogram(
             "parterre_round_seconds", "Seconds that rounds took.", buckets=SECONDS, registry=registry
@@ -83,25 +86,26 @@ class RunMetrics:
             self._phases.labels(phase)
         for outcome in LAST:
             self._ends.labels(outcome)
-        for reason in (*REASONS, "late"):
+        for reason in (*REASONS, "late", "lost"):
             self._rejected.labels("train", reason)
         self._current = ""
+        self._takers: dict[str, Callable[[str, Event], object]] = {
+            "started": self._started,
+            "round": self._on_round,
+            "rejected": lambda _, event: self._rejected.labels(event.get("phase", ""), event.get("reason", "")).inc(),
+            "dropped": lambda _, event: self._dropped.labels(event.get("reason", "")).inc(),
+            "repeat": lambda *_: self._repeats.inc(),
+            "restarted": lambda *_: self._restarts.inc(),
+            "aside": lambda *_: self._aside.inc(),
+        }
 
     def on_event(self, run: str, event: Event) -> None:
         """Take an event into account. Kinds that are not known are left out, as every reader does."""
         kind = event["event"]
-        if kind == "started":
-            self._started(run, event)
-        elif kind == "round":
-            self._on_round(run, event)
-        elif kind == "rejected":
-            self._rejected.labels(event.get("phase", "train"), event.get("reason", "error")).inc()
-        elif kind == "repeat":
-            self._repeats.inc()
-        elif kind in LAST:
-            self._ends.labels(kind).inc()
-            if run == self._current:
-                self._running.set(0)
+        if kind in LAST:
+            self._ended(run, kind)
+        elif take := self._takers.get(kind):
+            take(run, event)
 
     def _started(self, run: str, event: Event) -> None:
         self._starts.inc()
@@ -116,6 +120,11 @@ class RunMetrics:
         self._model.set(event.get("bytes", 0))
         self._cohort.set(0)
         self._replies.set(0)
+
+    def _ended(self, run: str, outcome: str) -> None:
+        self._ends.labels(outcome).inc()
+        if run == self._current:
+            self._running.set(0)
 
     def _on_round(self, run: str, event: Event) -> None:
         self._rounds.inc()
