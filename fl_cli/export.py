@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from fl_cli import runs
 from fl_cli.words import size
 from fl_common.errors import ParterreError, StoreError
 from fl_server import checkpoints
+from fl_server.checkpoints import Checkpoint
 from fl_server.disk import plainly
 from fl_server.runs import Run
 
@@ -50,25 +52,53 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="File, or directory of a SavedModel.", show_default="in the run")
     ] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best round by keep_best instead of the last.")] = False,
     store: runs.Store = runs.STORE,
 ) -> None:
     """Write a run's model as a Keras file, a SavedModel, for TFLite, or its weights by variable name (npz)."""
     found = runs.find(run, store)
-    path = out or found.directory / NAMES[format_]
+    path = out or found.directory / (f"best-{NAMES[format_]}" if best else NAMES[format_])
     _check_target(path, format_)
-    WRITERS[format_](found, path)
+    WRITERS[format_](Source(found, best=best), path)
     typer.echo(f"{path} ({size(_size(path))})")
 
 
-def load(run: Run) -> "keras.Model":
+@dataclass(frozen=True)
+class Source:
+    """What is exported: a run's last model, or that of its best round."""
+
+    run: Run
+    best: bool = False
+
+    @property
+    def complete(self) -> Path | None:
+        """The run's model.keras, where that is what is exported."""
+        path = self.run.directory / MODEL
+        return path if not self.best and self.run.status == "finished" and path.is_file() else None
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return the checkpoint to export. Raises StoreError where there is no best one."""
+        if not self.best:
+            return self.run.latest()
+        if (checkpoint := self.run.best()) is None:
+            raise StoreError(
+                f"run {self.run.name} has no best round by keep_best={self.run.settings.keep_best!r}: no round has "
+                "that metric. Export the last one, without --best."
+            )
+        return checkpoint
+
+
+def load(run: Run, *, best: bool = False) -> "keras.Model":
     """Return a run's model: model.keras of a finished run, otherwise the task's with the newest checkpoint's weights.
 
-    Raises TaskError where a user's task is needed and cannot be had, StoreError where no round was completed.
+    `best` takes the weights of the best round. Raises TaskError where a user's task is needed and cannot be had,
+    StoreError where no round was completed.
     """
     from fl_common.lean import keras
 
+    source = Source(run, best)
     problem = _import_task(run)
-    if _is_complete(run):
+    if source.complete is not None:
         try:
             return keras.saving.load_model(run.directory / MODEL)
         except Exception as error:
@@ -77,11 +107,7 @@ def load(run: Run) -> "keras.Model":
                 raise problem from error
     elif problem is not None:
         raise problem
-    return _rebuilt(run)
-
-
-def _is_complete(run: Run) -> bool:
-    return run.status == "finished" and (run.directory / MODEL).is_file()
+    return _rebuilt(source)
 
 
 def _import_task(run: Run) -> ParterreError | None:
@@ -102,11 +128,11 @@ def _rebuild_reason(run: Run, error: Exception) -> ParterreError | None:
     return StoreError(f"{run.directory / MODEL} cannot be loaded: {type(error).__name__}: {error}")
 
 
-def _rebuilt(run: Run) -> "keras.Model":
+def _rebuilt(source: Source) -> "keras.Model":
     from fl_common.task import build, resolve
     from fl_common.weights import assign
 
-    checkpoint = run.latest()
+    run, checkpoint = source.run, source.checkpoint()
     if checkpoint is None:
         raise StoreError(f"run {run.name} has no model yet: no round was completed. Continue it with `fl resume`.")
     model = build(resolve(run.settings), run.settings.seed)
@@ -114,23 +140,23 @@ def _rebuilt(run: Run) -> "keras.Model":
     return model
 
 
-def _keras(run: Run, path: Path) -> None:
-    source = run.directory / MODEL
-    if not _is_complete(run):
-        _whole(path, lambda part: load(run).save(part))
-    elif path.resolve() != source.resolve():
-        _whole(path, lambda part: shutil.copyfile(source, part))
+def _keras(source: Source, path: Path) -> None:
+    complete = source.complete
+    if complete is None:
+        _whole(path, lambda part: load(source.run, best=source.best).save(part))
+    elif path.resolve() != complete.resolve():
+        _whole(path, lambda part: shutil.copyfile(complete, part))
 
 
-def _saved_model(run: Run, path: Path) -> None:
-    model = load(run)
+def _saved_model(source: Source, path: Path) -> None:
+    model = load(source.run, best=source.best)
     _whole(path, lambda part: model.export(part, verbose=False))
 
 
-def _tflite(run: Run, path: Path) -> None:
+def _tflite(source: Source, path: Path) -> None:
     from fl_common.lean import tf
 
-    model = load(run)
+    model = load(source.run, best=source.best)
     with TemporaryDirectory() as directory:
         model.export(directory, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
@@ -139,18 +165,18 @@ def _tflite(run: Run, path: Path) -> None:
     _whole(path, lambda part: part.write_bytes(converted))
 
 
-def _weights(run: Run, path: Path) -> None:
-    checkpoint = run.latest()
+def _weights(source: Source, path: Path) -> None:
+    checkpoint = source.checkpoint()
     if checkpoint is not None:
         arrays = checkpoint.arrays
     else:
         from fl_common.weights import weights_of
 
-        arrays = weights_of(load(run))
+        arrays = weights_of(load(source.run))
     _whole(path, lambda part: checkpoints.write_npz(part, arrays))
 
 
-WRITERS: dict[Format, Callable[[Run, Path], None]] = {
+WRITERS: dict[Format, Callable[[Source, Path], None]] = {
     Format.KERAS: _keras,
     Format.SAVEDMODEL: _saved_model,
     Format.TFLITE: _tflite,

@@ -23,6 +23,7 @@ from fl_cli.words import Event, duration, measure, size
 
 AROUND, OUTCOME = 10, 6  # lines of the picture that are not rounds, and those of the outcome
 NOTES = 4
+NOTED = ("rejected", "dropped", "aside", "back", "repeat", "damaged", "engine", "restarted", "paused")
 WIDE, ROOMY = 92, 72  # columns for the bars of accuracy, and for the traffic
 RECENT = 10  # rounds that the estimate of the time left rests on
 
@@ -72,7 +73,7 @@ class LiveTable(Display):
             self._doing = words.waiting(event)
         elif event.get("reason") == "surplus":
             return  # as many a round as were asked too many
-        elif event["event"] in ("rejected", "dropped", "aside", "back", "repeat", "damaged", "engine", "restarted"):
+        elif event["event"] in NOTED:
             self._notes.append(words.DESCRIBE[event["event"]](event))
 
     def picture(self) -> RenderableType:

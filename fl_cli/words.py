@@ -140,6 +140,13 @@ def restart(event: Event) -> str:
     return f"started again ({which}), to go on from the newest checkpoint: {event['reason']}"
 
 
+def pause(event: Event) -> str:
+    """Return one line on a run that waits, or has waited, for room on its disk."""
+    if event["seconds"]:
+        return f"waited {duration(event['seconds'])}: {event['reason']}"
+    return f"waiting for room on the disk: {event['reason']}"
+
+
 def waiting(event: Event) -> str:
     """Return one line on the clients that are waited for."""
     fit = f" with {event['where']} (of {event['online']} connected)" if event.get("where") else ""
@@ -168,6 +175,7 @@ DESCRIBE: dict[str, Callable[[Event], str]] = {
     "repeat": repetition,
     "damaged": damage,
     "restarted": restart,
+    "paused": pause,
     "engine": engine,
     "finished": _finished,
     "failed": failure,

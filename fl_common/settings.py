@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fl_common import ranges, selectors
+from fl_common import measure, ranges, selectors
 from fl_common.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "FL_"
@@ -118,6 +118,10 @@ class Settings(BaseModel):
     out: str = Field("", description="directory of this run; empty: a new one in the store")
     resume: bool = Field(False, description="go on from the newest checkpoint of the run in `out`")
     keep: Count = Field(3, description="checkpoints kept, newest first")
+    keep_best: str = Field(
+        "loss", description="metric whose best round is kept too: loss, accuracy, NAME:max or NAME:min; empty: none"
+    )
+    disk_wait_seconds: float = Field(600.0, ge=0, description="time a run waits for room on a full disk; then it ends")
     tensorboard: bool = Field(True, description="write TensorBoard logs into the run's directory")
     plot: bool = Field(True, description="draw the run's plot when it ends")
 
@@ -133,6 +137,7 @@ class Settings(BaseModel):
         self.strategy_arguments()
         _readable(lambda: selectors.parse(self.where))
         _readable(lambda: ranges.parse(self.metric_limits))
+        _readable(lambda: measure.parse(self.keep_best))
         return self
 
     def strategy_arguments(self) -> dict[str, Any]:

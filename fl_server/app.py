@@ -26,10 +26,12 @@ from fl_common.settings import Settings
 from fl_common.task import BUNDLED, Task, build, resolve
 from fl_common.weights import assign, non_trainable_names, weights_of
 from fl_server.disk import plainly
+from fl_server.events import stamp
 from fl_server.observers import Observer
 from fl_server.observers.plots import draw
 from fl_server.observers.standard_output import StandardOutput
 from fl_server.observers.tensorboard import TensorBoard
+from fl_server.patience import Patience
 from fl_server.pulling import SUPERLINK_ERRORS
 from fl_server.rounds import Rounds
 from fl_server.runs import SETTINGS, Run, new_name
@@ -112,6 +114,7 @@ def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None
     with run.lock():
         observers = _observers(settings, run, observer)
         observe = _observing(observers)
+        run.patience = Patience(settings.disk_wait_seconds, lambda event: observe(stamp(event)))
         for event in run.reconcile():
             observe(event)
         try:
@@ -121,6 +124,7 @@ def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None
         except Exception as error:
             code = error.exit_code if isinstance(error, ParterreError) else 1
             text = str(error) if isinstance(error, ParterreError) else f"{type(error).__name__}: {error}"
+            run.patience = Patience()
             with suppress(StoreError):  # a full disk may be what went wrong; the error itself is raised below
                 picture(settings, run)
             observe(run.append({"event": "failed", "error": text, "exit_code": code}))
@@ -142,7 +146,7 @@ def _run(grid: Grid, settings: Settings, run: Run, observe: Callable[[Mapping[st
     observe(run.append(_started(settings, run, state.arrays, resumed_from)))
     rounds = Rounds(grid, strategy, settings, run, evaluate=_evaluation(task, model), observe=observe)
     state, reason = rounds.run(state)
-    path = save(model, state.arrays, run.directory / MODEL)
+    path = run.patiently(lambda: save(model, state.arrays, run.directory / MODEL))
     observe(
         run.append(
             {

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +86,10 @@ def numbers(parent: Path) -> list[int]:
     return sorted(int(entry.name) for entry in parent.glob("*") if entry.name.isdecimal()) if parent.is_dir() else []
 
 
-def prune(parent: Path, newest: int, keep: int) -> None:
-    """Remove all but the newest `keep` up to round `newest`; later ones are of a course that was given up."""
+def prune(parent: Path, newest: int, keep: int, *, also: Collection[int] = ()) -> None:
+    """Remove all but the newest `keep` up to `newest`, and `also`; later ones are of a course that was given up."""
     kept = [number for number in numbers(parent) if number <= newest][-keep:]
-    for number in set(numbers(parent)) - set(kept):
+    for number in set(numbers(parent)) - {*kept, *also}:
         shutil.rmtree(parent / f"{number:04d}", ignore_errors=True)
 
 

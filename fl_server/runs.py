@@ -11,23 +11,27 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, Self, TypeVar
 
 import tomli_w
 
+from fl_common import measure
 from fl_common import settings as settings_
 from fl_common.errors import StoreError
 from fl_common.settings import Settings
 from fl_server import checkpoints, disk, events
 from fl_server.checkpoints import Checkpoint
 from fl_server.events import LAST, Event
+from fl_server.patience import Patience, paused
+from fl_server.retention import Retention
 
 __all__ = ["Checkpoint", "Run", "Status", "listing", "new_name"]
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 SETTINGS, EVENTS, CHECKPOINTS, LOCK = "settings.toml", "events.jsonl", "checkpoints", ".lock"
@@ -42,6 +46,7 @@ class Run:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.lock_seconds = LOCK_SECONDS
+        self.patience = Patience()
         self._locked = False
         self._reported: set[int] = set()
 
@@ -82,8 +87,15 @@ class Run:
     def append(self, event: Mapping[str, Any]) -> Event:
         """Append an event, with its "time"; return it as it was written."""
         stamped = events.stamp(event)
-        events.append(self.directory / EVENTS, stamped)
+        self.patiently(lambda: events.append(self.directory / EVENTS, stamped))
         return stamped
+
+    def patiently(self, write: Callable[[], T]) -> T:
+        """Return what `write` returns, once there is room for it on the disk; a wait is noted in the log after it."""
+        result, seconds = self.patience.wait(write)
+        if seconds:
+            self.append(paused("the disk was full", seconds))
+        return result
 
     def commit(self, checkpoint: Checkpoint, event: Mapping[str, Any]) -> Event:
         """Make a round last: checkpoint first, then its event, then remove old checkpoints; return the event.
@@ -93,16 +105,15 @@ class Run:
         """
         parent = self.directory / CHECKPOINTS
         stamped = events.stamp(event)
-        checkpoints.write(parent, checkpoint, stamped)
+        self.patiently(lambda: checkpoints.write(parent, checkpoint, stamped))
         self._reported.discard(checkpoint.round)
-        events.append(self.directory / EVENTS, stamped)
-        checkpoints.prune(parent, checkpoint.round, self.settings.keep)
+        self.patiently(lambda: events.append(self.directory / EVENTS, stamped))
+        self._retention.prune(checkpoint.round, stamped)
         return stamped
 
     def keep_clients(self, clients: Mapping[str, Any]) -> None:
         """Write what is known of each client for others to read; resume takes it from the checkpoint."""
-        with disk.plainly(f"write {self.directory / CLIENTS}"):
-            disk.replace(self.directory / CLIENTS, json.dumps(clients, indent=1).encode())
+        self.patiently(lambda: self._write_clients(json.dumps(clients, indent=1).encode()))
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; None where there is none.
@@ -117,6 +128,21 @@ class Run:
                 self._damaged(number, str(error))
         return None
 
+    def best(self) -> Checkpoint | None:
+        """Return the checkpoint of the best round by `keep_best`; None where no round has that metric.
+
+        One that is damaged is passed over as by `latest`, for the best of the others.
+        """
+        parent = self.directory / CHECKPOINTS
+        whole = [number for number in checkpoints.numbers(parent) if self._committed(number) is not None]
+        best = self._retention.best(max(whole, default=0))
+        if best is None:
+            return None
+        try:
+            return checkpoints.read(parent / f"{best:04d}")[0]
+        except StoreError as error:
+            raise StoreError(f"the checkpoint of the best round, {best}, is damaged: {error}") from error
+
     def reconcile(self) -> list[Event]:
         """Append the round events that a crash kept out of the log, from the checkpoints' manifests; return them."""
         newest = self.latest()
@@ -126,7 +152,7 @@ class Run:
             if newest is not None and number <= newest.round and (event := self._committed(number)) is not None:
                 missing += [event] if (event.get("round"), event["time"]) not in known else []
         for event in missing:
-            events.append(self.directory / EVENTS, event)
+            self.patiently(partial(events.append, self.directory / EVENTS, event))
         return missing
 
     def events(self) -> list[Event]:
@@ -182,6 +208,15 @@ class Run:
             except BlockingIOError:
                 return True
         return False
+
+    @cached_property
+    def _retention(self) -> Retention:
+        measure_ = measure.parse(self.settings.keep_best)
+        return Retention(self.directory / CHECKPOINTS, keep=self.settings.keep, measure=measure_)
+
+    def _write_clients(self, content: bytes) -> None:
+        with disk.plainly(f"write {self.directory / CLIENTS}"):
+            disk.replace(self.directory / CLIENTS, content)
 
     def _committed(self, number: int) -> Event | None:
         try:

@@ -27,6 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 LOOK_SECONDS = 2.0  # between looks into the database at runs whose process is there
 HUNG_SECONDS = 10.0  # what a process may take to end after Flower has ended its run
 LOCK_SECONDS = 10.0  # what a ServerApp whose server was killed may take to end
+AGAIN_SECONDS = 5.0  # until a disk that refuses is asked again
 LAST_WORDS = ("finished", "failed")
 
 Say = Callable[[str], object]
@@ -67,6 +68,7 @@ class Supervisor:
         self._due: dict[int, tuple[float, str, int]] = {}  # run -> when, why, which attempt
         self._attempts: dict[int, int] = {}  # of runs that have no directory yet
         self._looked = clock()
+        self._not_before = self._looked
 
     def launched(self, token: str, process: BaseProcess) -> None:
         """Watch a ServerApp that was just started; called by the executor's thread."""
@@ -85,12 +87,14 @@ class Supervisor:
 
     def tick(self) -> None:
         """Notice what has ended, and start again what is due. Errors of the disk are said, and it is tried again."""
+        if self._clock() < self._not_before:
+            return
         try:
             self._look()
             self._start_due()
         except StoreError as error:
-            self._say(f"{error} It is tried again.")
-            self._looked = self._clock()
+            self._say(f"{error} It is tried again in {AGAIN_SECONDS:g} s.")
+            self._not_before = self._clock() + AGAIN_SECONDS
 
     def busy(self) -> bool:
         """Say whether a ServerApp runs or is about to be started again."""

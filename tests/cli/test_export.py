@@ -165,3 +165,26 @@ def test_a_target_that_would_be_wrong_is_refused(app: typer.Typer, tmp_path: Pat
         exported(app, run, format_, "--out", str(tmp_path / name))
     assert (tmp_path / "f").read_text() == "precious"
     assert (run.directory / "settings.toml").is_file()
+
+
+def test_the_best_round_is_exported_on_request(app: typer.Typer, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Settings(keep=1))
+    for number, loss in ((1, 0.5), (2, 0.1), (3, 0.7)):
+        arrays = {
+            name: np.full_like(array, number) for name, array in weights_of(build(resolve(run.settings), 0)).items()
+        }
+        run.commit(Checkpoint(number, arrays), {"event": "round", "round": number, "loss": loss})
+    for format_, name in (("weights", "best-weights.npz"), ("keras", "best-model.keras")):
+        done = CliRunner().invoke(app, ["export", str(run.directory), "--best", "--format", format_])
+        assert done.exit_code == 0, done.output
+        assert (run.directory / name).is_file()
+    with np.load(run.directory / "best-weights.npz") as stored:
+        assert all((stored[key] == 2).all() for key in stored.files)
+    best = weights_of(keras.saving.load_model(run.directory / "best-model.keras"))
+    assert all((array == 2).all() for array in best.values())
+
+
+def test_a_run_without_its_metric_has_no_best_round(tmp_path: Path) -> None:
+    run, _ = made(tmp_path / "run")
+    with pytest.raises(StoreError, match=r"no best round by keep_best='loss'.*without --best"):
+        export.Source(run, best=True).checkpoint()

@@ -18,7 +18,7 @@ from fl_server.runs import Checkpoint, Run, listing
 
 
 def made(tmp_path: Path, **settings: object) -> Run:
-    return Run.create(tmp_path / "run", Settings.model_validate(settings))
+    return Run.create(tmp_path / "run", Settings.model_validate({"keep_best": ""} | settings))
 
 
 def commit(run: Run, round_: int, loss: float = 0.5) -> None:
@@ -151,6 +151,7 @@ def test_after_damage_the_run_goes_on_from_the_one_before_even_if_one_is_kept(tm
     for round_ in (1, 2, 3):
         commit(run, round_)
     damage(run, 3)
+    run = Run.open(run.directory)
     run.settings = run.settings.model_copy(update={"keep": 1})
     commit(run, 3, loss=0.25)
     assert latest_round(run) == 3

@@ -248,7 +248,7 @@ def test_a_database_that_cannot_be_used_is_said_and_tried_again(scene):
     assert "cannot be used" in scene.said[-1]
     path.rmdir()
     (scene.home / "away").rename(path)
-    scene.wait(0)
+    scene.wait(5)
     scene.wait()
     assert scene.events == ["restarted"]
 
