@@ -134,6 +134,8 @@ class Settings(BaseModel):
                 f"min_clients must be at most partitions ({self.partitions}); got {self.min_clients}. "
                 "A client holds one partition, so more could never take part"
             )
+        if 0 < self.partitions < self.quorum:
+            raise ValueError(f"quorum must be at most partitions ({self.partitions}); got {self.quorum}")
         self.strategy_arguments()
         _readable(lambda: selectors.parse(self.where))
         _readable(lambda: ranges.parse(self.metric_limits))

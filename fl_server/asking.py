@@ -28,14 +28,15 @@ class Asking:
     def __init__(self, grid: Grid, strategy: Strategy, settings: Settings, roster: Roster, clock: Clock) -> None:
         self._grid, self._strategy, self._settings = grid, strategy, settings
         self._roster, self._clock = roster, clock
-        self._draw: Draw = in_turn(roster.ledger.last_round) if settings.selection == "fair" else at_random
+        self._draw: Draw = in_turn(roster.ledger.turn) if settings.selection == "fair" else at_random
         if isinstance(strategy, FedAvg):
             strategy.draw = self._draw
 
     def train(self, number: int, attempt: int, record: ArrayRecord, failed: set[int]) -> Cohort:
         """Return the cohort that trains `record` in a round. Clients that `failed` are asked only where they must."""
-        available = len(self._roster.leases.slots)
-        nodes = self._roster.eligible(number, self._asked(self._wanted(available)), failed)
+        hoped = self._wanted(len(self._roster.leases.slots))
+        needed = quorum(self._settings, self._settings.clients_per_round or hoped)
+        nodes = self._roster.eligible(number, hoped, needed, failed)
         wanted = self._wanted(len(nodes))
         if not isinstance(self._strategy, FedAvg) and chosen_for(self._settings):
             rng = self._rng(number, attempt, STRATEGY)
@@ -47,11 +48,11 @@ class Asking:
         wanted = min(wanted, len(messages)) if self._settings.over_selection > 1 else len(messages)
         instead = self._substitutes(nodes, list(messages), number, attempt)
         told = address(messages, self._roster.leases, self._settings.deadline_seconds)
-        return Cohort(told, wanted, quorum(self._settings, wanted), instead)
+        return Cohort(told, wanted, needed, instead)
 
     def evaluate(self, number: int, attempt: int, record: ArrayRecord, failed: set[int]) -> Cohort:
         """Return the cohort that evaluates `record` in a round; it needs no quorum, and may be empty."""
-        nodes = self._roster.eligible(number, len(self._roster.leases.slots), failed)
+        nodes = self._roster.eligible(number, len(self._roster.leases.slots), self._settings.quorum, failed)
         messages = self._configured(self._strategy.configure_evaluate, number, attempt, record, nodes)
         over = isinstance(self._strategy, FedAvg) and self._settings.over_selection > 1
         wanted = self._strategy.evaluators(len(nodes)) if over else len(messages)  # type: ignore[attr-defined]

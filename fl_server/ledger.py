@@ -14,10 +14,12 @@ LONGEST = 64  # rounds that a client is set aside at most
 class Entry:
     """One client. `failures` are counted since its last good reply, by phase; `times` how often it was set aside since.
 
-    `last_round` is the last one that it was asked to train in; `aside_until_round` the last one that it is left out of.
+    `asked` counts the times it was asked to train, last in `last_round`; `rounds` its good replies to that.
+    `aside_until_round` is the last round that it is left out of.
     """
 
     client: str = ""
+    asked: int = 0
     rounds: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     last_round: int = 0
@@ -44,14 +46,17 @@ class Ledger:
         """Return the entries as JSON holds them."""
         return {str(node): asdict(entry) for node, entry in self.entries.items()}
 
-    def last_round(self, node: int) -> int:
-        """Return the last round that a node was asked to train in; 0 for never."""
-        return self.entries[node].last_round if node in self.entries else 0
+    def turn(self, node: int) -> tuple[int, int]:
+        """Return the last round that a node was asked to train in, 0 for never, and how often it was asked."""
+        entry = self.entries.get(node)
+        return (entry.last_round, entry.asked) if entry is not None else (0, 0)
 
     def asked(self, nodes: Iterable[int], round_number: int) -> None:
         """Take down who is asked to train."""
         for node in nodes if self._everyone else ():
-            self._entry(node).last_round = round_number
+            entry = self._entry(node)
+            entry.last_round = round_number
+            entry.asked += 1
 
     def good(self, node: int, phase: str) -> None:
         """Take down a good reply: what went wrong before is made up for."""

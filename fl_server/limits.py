@@ -54,7 +54,8 @@ def reply_bytes(settings: Settings, sent: int) -> int:
 
 def distance(arrays: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> float:
     """Return the L2 norm of the difference of two models, over all variables that are averaged, in float64."""
-    return sqrt(sum(_squares(arrays[name], other) for name, other in others.items() if is_float(other.dtype)))
+    with np.errstate(over="ignore"):  # what overflows is infinitely far
+        return sqrt(sum(_squares(arrays[name], other) for name, other in others.items() if is_float(other.dtype)))
 
 
 def _squares(left: NDArray[Any], right: NDArray[Any]) -> float:

@@ -103,7 +103,8 @@ class Phase:
         self.unanswered = answers.close()
         self.given_up = "late" if answers.over else "repeat" if missed else "surplus"
         if missed:
-            raise QuorumMissed(f"{self.good} good replies of {self.cohort} asked; the quorum is {quorum}")
+            more = f", and at most {answers.expected} more can come" if answers.expected and not answers.over else ""
+            raise QuorumMissed(f"{self.good} good replies of {self.cohort} asked{more}; the quorum is {quorum}")
 
     @property
     def surplus(self) -> int:

@@ -50,24 +50,26 @@ class Roster:
         for node in self.ledger.back(round_number):
             self._announce({"event": "back", "round": round_number, **self._who(node)})
 
-    def eligible(self, round_number: int, wanted: int, failed: Iterable[int] = ()) -> list[int]:
+    def eligible(self, round_number: int, wanted: int, needed: int, failed: Iterable[int] = ()) -> list[int]:
         """Return the leased nodes that may be asked, in slot order.
 
         Left out, as long as others are enough, are those that failed in this round, are set aside, or are still at work
-        on an earlier message: those are asked again to fill up to `wanted`, the others so that a round can be formed.
+        on an earlier message. The last fill up to `wanted`, those set aside to `needed` only.
         """
         nodes = self.leases.nodes()
         failed, aside, busy = set(failed), self.ledger.aside(round_number), self._stragglers.busy()
         if not (failed or aside or busy):
             return nodes
-        chosen = {node for node in nodes if node not in failed and node not in aside and node not in busy}
+        chosen = [node for node in nodes if node not in failed and node not in aside and node not in busy]
         fit = [node for node in nodes if node in busy and node not in failed and node not in aside]
-        chosen |= set(fit[: max(0, wanted - len(chosen))])
-        present = set(nodes)
-        for node in [*sorted(failed - aside.keys()), *aside]:
-            if len(chosen) < max(self._settings.min_clients, self._settings.quorum) and node in present:
-                chosen.add(node)
-        return [node for node in nodes if node in chosen]
+        _fill(chosen, fit, wanted)
+        _fill(
+            chosen,
+            [node for node in nodes if node in failed and node not in aside],
+            max(self._settings.min_clients, needed),
+        )
+        _fill(chosen, [node for node in aside if node in self.leases.slots], needed)
+        return sorted(chosen, key=self.leases.slots.__getitem__)
 
     def review(self, phase: Phase, attempt: int, asked_at: float, until: float) -> None:
         """Draw the consequences of a phase: who is still expected to answer, and who has failed too often."""
@@ -104,3 +106,8 @@ class Roster:
 
     def _who(self, node: int) -> dict[str, Any]:
         return {"client": self.leases.slots.get(node), "node": str(node)}
+
+
+def _fill(chosen: list[int], others: list[int], size: int) -> None:
+    """Add as many others as are missing to `size`."""
+    chosen += others[: max(0, size - len(chosen))]

@@ -7,15 +7,15 @@ import numpy as np
 from strategies.fedavg import Draw
 
 
-def in_turn(last_round: Callable[[int], int]) -> Draw:
-    """Return a draw of those whose last turn is longest ago, or who had none; among equals at random.
+def in_turn(turn: Callable[[int], tuple[int, int]]) -> Draw:
+    """Return a draw of those whose last turn is longest ago, then of those who had fewer, then at random.
 
-    Over as many rounds as it takes to ask everyone once, everyone is asked once, as long as they stay available.
+    turn: gives a node's last round and how many it had. Of clients that stay available none gets two turns ahead.
     """
 
     def draw(nodes: Sequence[int], size: int, rng: np.random.Generator) -> list[int]:
-        last = np.fromiter((last_round(node) for node in nodes), np.int64, len(nodes))
-        first = np.lexsort((rng.random(len(nodes)), last))[:size]
+        last, turns = np.array([turn(node) for node in nodes], np.int64).reshape(-1, 2).T
+        first = np.lexsort((rng.random(len(nodes)), turns, last))[:size]
         return [int(place) for place in sorted(first)]
 
     return draw
