@@ -190,6 +190,22 @@ def test_a_share_of_the_cohort_is_a_quorum_as_well(tmp_path):
     assert second["attempt"] == 2
 
 
+def test_a_missed_quorum_is_repeated_with_other_clients(tmp_path):
+    over, asked = grid(4), []
+
+    def first_two_are_silent(message):
+        asked.append(message.metadata.dst_node_id)
+        return None if len(asked) <= 2 else answer(message)
+
+    over.nodes = dict.fromkeys(over.nodes, first_two_are_silent)
+    _, made = run(tmp_path / "run", over, clients_per_round=2, quorum=2, deadline_seconds=0.3)
+    (repeat,) = events(made, "repeat")
+    assert (repeat["round"], repeat["attempt"]) == (1, 1)
+    assert "0 good replies of 2 asked; the quorum is 2" in repeat["reason"]
+    assert len(set(asked)) == 4
+    assert (made.rounds()[0]["replies"], made.rounds()[0]["cohort"]) == (2, 2)
+
+
 def test_a_run_that_ends_for_want_of_a_quorum_keeps_its_rounds_and_goes_on_from_them(tmp_path):
     over = grid(3)
 
@@ -236,7 +252,7 @@ def test_a_round_is_formed_with_those_set_aside_where_others_are_not_enough(tmp_
     over.nodes[2] = lambda message: (over.nodes.pop(2), answer(message))[1]  # it leaves after the first round
     over.nodes[3] = lambda message: (failing if message.content["config"]["server-round"] == 1 else answer)(message)
     _, made = run(tmp_path / "run", over, rounds=6, quorum=2, aside_after=1, aside_rounds=9, max_repeats=0)
-    assert over.cohorts == {1: [1, 2, 3, 4]} | dict.fromkeys(range(2, 7), [1, 3])
+    assert over.cohorts == {1: [1, 2, 3, 4]} | {number: [1, 3] for number in range(2, 7)}
     assert len(made.rounds()) == 6
 
 

@@ -328,26 +328,6 @@ def test_a_client_that_never_answers_is_late(bench, without_the_third, tmp_path)
 # ---- quorum
 
 
-def test_a_missed_quorum_is_repeated_with_other_clients(bench, tmp_path):
-    asked = []
-
-    def first_time_silent(message):
-        first = len(asked) < 2
-        if is_train(message):
-            asked.append(message.metadata.dst_node_id)
-        return None if first else bench.client()(message)
-
-    grid = InProcessGrid(dict.fromkeys((1, 2, 3, 4), first_time_silent))
-    options = {"clients_per_round": 2, "quorum": 2, "partitions": 0, "deadline_seconds": 0.3}
-    *_, run = bench.run(tmp_path / "run", grid, rounds=1, **options)
-    (repeat,) = events(run, "repeat")
-    assert (repeat["round"], repeat["attempt"]) == (1, 1)
-    assert "0 good replies of 2 asked; the quorum is 2" in repeat["reason"]
-    assert len(asked) == 4
-    assert not set(asked[:2]) & set(asked[2:])
-    assert (run.rounds()[0]["replies"], run.rounds()[0]["cohort"]) == (2, 2)
-
-
 @pytest.mark.parametrize("name", ["fedavg", "fedadam", "fedyogi"])
 def test_a_quorum_missed_every_time_ends_the_run_and_changes_nothing(bench, tmp_path, name):
     trained = []
