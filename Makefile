@@ -15,10 +15,10 @@ WORKERS ?= 2
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check bench lock image-locks clean help
+.PHONY: demo test check bench bench-peers lock image-locks clean help
 
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(STAMP) ## train on handwritten digits with a real server and four real clients
 	@rm -rf $(OUT)
@@ -39,6 +39,10 @@ bench: $(STAMP) ## measure; results go to benchmarks/results
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/deployed_round.py
 	@$(BIN)/python benchmarks/readme.py
+
+bench-peers: $(STAMP) ## measure beside other simulators, each in an environment of its own; PREFIX='a command'
+	@$(BIN)/python benchmarks/peers/environments.py
+	@$(BIN)/python benchmarks/peers/compare.py --prefix "$(PREFIX)"
 
 # uv installs the lock several times faster than pip; byte-compiling once saves seconds at every start of TensorFlow.
 $(STAMP): requirements.lock pyproject.toml
