@@ -50,7 +50,12 @@ ENVIRONMENTS = {
     "fedjax": Environment(
         ("fedjax==0.0.17", "jax==0.4.25", "jaxlib==0.4.25", "dm-haiku==0.0.12", "numpy<2"),
         "import fedjax",
-        why="FedJAX 0.0.17 uses jax.tree_map, which later versions of JAX took away; 0.4.25 is the last that has it",
+        why="of the versions of JAX that it works with, the fastest one tried for it: on W1 three times 0.4.38 and 0.5.3",
+    ),
+    "fedjax-new": Environment(
+        ("fedjax==0.0.17", "jax==0.5.3", "jaxlib==0.5.3", "dm-haiku==0.0.17"),
+        "import fedjax",
+        why="the newest JAX tried that it works with; with 0.9.2 it stops: module 'jax' has no attribute 'tree_map'",
     ),
     "tff": Environment(
         ("tensorflow-federated==0.87.0", "setuptools<70"),
@@ -101,11 +106,12 @@ def _said(command: list[str], environment: Path | None = None) -> str:
 
 
 def _versions(folder: Path) -> dict[str, str]:
-    code = "import json, importlib.metadata as m; print(json.dumps({d.name.lower().replace('_', '-'): d.version for d in m.distributions()}))"
+    code = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     done = subprocess.run([str(folder / "bin" / "python"), "-c", code], capture_output=True, text=True)
     shown = ("flwr", "ray", "pfl", "torch", "fedjax", "jax", "jaxlib", "dm-haiku", "tensorflow-federated", "nvflare")
     shown += ("tensorflow", "tensorflow-cpu", "tf-keras", "keras", "numpy")
-    found = json.loads(done.stdout) if done.returncode == 0 else {}
+    named = json.loads(done.stdout) if done.returncode == 0 else {}
+    found = {name.lower().replace("_", "-"): version for name, version in named.items()}
     return {name: found[name] for name in shown if name in found}
 
 
