@@ -87,9 +87,10 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
     What cannot be simulated is found before a new run is begun. Raises RunFailed where anything but ParterreError ends
     the run.
     """
-    from fl_simulation.fast import import_tensorflow
+    from fl_simulation.fast import import_tensorflow, share_cores
 
     import_tensorflow()
+    share_cores(settings)
     from fl_server.app import serve
     from fl_simulation.engine import BatchedEngine
     from fl_simulation.grid import SimulatedGrid
@@ -103,7 +104,7 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
                 engine.pool(settings.partitions)
             writing = run or Run.create(directory, settings)
             engine.announce = lambda event: shown.on_event(writing.append(event))
-            serve(SimulatedGrid(clients, engine), settings, writing, observer=shown)
+            serve(SimulatedGrid(clients, engine), settings, writing, observer=shown, evaluate=engine.test())
         except Stopped as stopped:
             display.close()
             typer.echo(f"stopped; go on with: fl resume {short(directory)}", err=True)

@@ -111,6 +111,11 @@ class Settings(BaseModel):
     engine: Literal["auto", "vectorized", "loop", "keras"] = Field(
         "auto", description="how simulated clients are trained; auto chooses by the model's layers and a short trial"
     )
+    workers: int = Field(
+        0,
+        ge=0,
+        description="parts of a cohort that are trained side by side, each on its share of the cores; 0: one a core",
+    )
     memory_gb: float = Field(4.0, gt=0, description="memory that a cohort's training may take; larger ones are split")
 
     # The run store

@@ -33,7 +33,7 @@ from fl_server.observers.standard_output import StandardOutput
 from fl_server.observers.tensorboard import TensorBoard
 from fl_server.patience import Patience
 from fl_server.pulling import SUPERLINK_ERRORS
-from fl_server.rounds import Rounds
+from fl_server.rounds import Evaluate, Observe, Rounds
 from fl_server.runs import SETTINGS, Run, new_name
 from fl_server.state import State, restore_strategy
 from fl_server.whereabouts import Whereabouts
@@ -104,7 +104,14 @@ def _source(task: str) -> str:
     return spec.origin
 
 
-def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None = None) -> None:
+def serve(
+    grid: Grid,
+    settings: Settings,
+    run: Run,
+    *,
+    observer: Observer | None = None,
+    evaluate: Evaluate | None = None,
+) -> None:
     """Run rounds until the settings say stop, and leave model, plot and history in the run's directory.
 
     `observer` is shown every event; by default they go to standard output as lines of JSON. Whatever goes wrong is
@@ -118,7 +125,7 @@ def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None
         for event in run.reconcile():
             observe(event)
         try:
-            _run(grid, settings, run, observe)
+            _run(grid, settings, run, observe, evaluate)
         except SUPERLINK_ERRORS:
             raise
         except Exception as error:
@@ -137,14 +144,15 @@ def serve(grid: Grid, settings: Settings, run: Run, *, observer: Observer | None
                 observer.close()
 
 
-def _run(grid: Grid, settings: Settings, run: Run, observe: Callable[[Mapping[str, Any]], None]) -> None:
+def _run(grid: Grid, settings: Settings, run: Run, observe: Observe, evaluate: Evaluate | None) -> None:
     started = time.perf_counter()
     task = resolve(settings)
     model = build(task, settings.seed)
     strategy = _strategy(settings, model)
     state, resumed_from = _state(run, strategy, model)
     observe(run.append(_started(settings, run, state.arrays, resumed_from)))
-    rounds = Rounds(grid, strategy, settings, run, evaluate=_evaluation(task, model), observe=observe)
+    evaluate = evaluate or _evaluation(task, model)
+    rounds = Rounds(grid, strategy, settings, run, evaluate=evaluate, observe=observe)
     state, reason = rounds.run(state)
     path = run.patiently(lambda: save(model, state.arrays, run.directory / MODEL))
     observe(
@@ -213,7 +221,7 @@ def _started(settings: Settings, run: Run, arrays: Arrays, resumed_from: int | N
     }
 
 
-def _evaluation(task: Task, model: keras.Model) -> Callable[[Arrays], Mapping[str, float]] | None:
+def _evaluation(task: Task, model: keras.Model) -> Evaluate | None:
     """Return the evaluation on the task's own test set; None where it has none."""
     if task.load_test is None:
         return None

@@ -22,7 +22,7 @@ from flwr.serverapp import ServerApp
 
 from fl_common import settings as settings_
 from fl_common.errors import ParterreError, SettingsError
-from fl_simulation.fast import import_tensorflow
+from fl_simulation.fast import import_tensorflow, share_cores
 from fl_simulation.grid import Engine, SimulatedGrid
 
 OURS = "fl_client.app:app"
@@ -105,7 +105,9 @@ def _batched(app: App, nodes: int) -> None:
         from fl_simulation.engine import BatchedEngine
 
         config |= _of_a_population(config, nodes)
-        engine = BatchedEngine(settings_.parse(config, source="the run config"))
+        settings = settings_.parse(config, source="the run config")
+        share_cores(settings)
+        engine = BatchedEngine(settings)
     else:
         from fl_simulation.clients import ClientAppEngine
 

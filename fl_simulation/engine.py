@@ -26,6 +26,7 @@ from fl_simulation.grid import failure
 from fl_simulation.memory import GB, clients_at_once
 from fl_simulation.one_by_one import OneByOne
 from fl_simulation.pool import TRAIN, VALIDATION, Pool, pool_of
+from fl_simulation.test_set import TestSet
 from fl_simulation.vectorized import Vectorized
 from fl_simulation.ways import Choice
 from fl_simulation.workers import Workers
@@ -57,10 +58,10 @@ class BatchedEngine:
         self.announce = announce
         self.task = resolve(settings)
         self.trainer = LocalTrainer(self.task, settings)
-        self.workers = workers or Workers.of_this_process()
+        self.workers = workers or Workers.of_this_process(settings.workers)
         self.choice = Choice(self.trainer, settings.engine, self.workers, lambda event: self.announce(event))
         self._mean = takes_mean(settings.strategy)
-        self._evaluations = Evaluations(self.trainer)
+        self._evaluations = Evaluations(self.trainer, self.workers)
         self._pools: dict[int, Pool] = {}
         self._ahead = Ahead(settings, self.pool)
         self._forecast = Forecast(settings)
@@ -87,6 +88,12 @@ class BatchedEngine:
             limit = self.settings.memory_gb * GB / 4
             self._pools[partitions] = pool_of(self.task, self.trainer, partitions, limit)
         return self._pools[partitions]
+
+    def test(self) -> Callable[[Arrays], Mapping[str, float]] | None:
+        """Return the evaluation on the task's test set; None where it has none."""
+        if self.task.load_test is None:
+            return None
+        return TestSet(self.trainer, self.workers, self.task.load_test()).evaluate
 
     def _answer(self, kind: str, asked: Asked) -> Iterator[Message]:
         if kind not in (MessageType.TRAIN, MessageType.EVALUATE):

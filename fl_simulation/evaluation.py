@@ -1,4 +1,4 @@
-"""Evaluation of one model on the validation data of many clients, one after the other in one compiled program."""
+"""Evaluation of one model in one compiled program, divided over workers: on many clients' data, and on the test set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,10 @@ from fl_common.arrays import Arrays
 from fl_common.evaluation import BATCH, build_metrics
 from fl_common.lean import tf
 from fl_common.tensors import as_metrics, overrides, specs
+from fl_simulation.parts import shares
 from fl_simulation.pool import pick
+from fl_simulation.program import Program
+from fl_simulation.workers import Workers
 
 Tensor = Any
 
@@ -20,46 +23,54 @@ Tensor = Any
 class Evaluations:
     """Gives each client the metrics that its deployed client would report. Traced once."""
 
-    def __init__(self, trainer: LocalTrainer) -> None:
+    def __init__(self, trainer: LocalTrainer, workers: Workers) -> None:
         self._trainer = trainer
-        self._program: Any = None
+        self._workers = workers
+        self._program: Program | None = None
         self._states: list[Any] = []
-        self._together = not trainer.model.run_eagerly and not overrides(
-            trainer.model, "test_step", "compute_metrics", "evaluate", "make_test_function"
-        )
+        self._together = plain(trainer.model)
 
     def evaluate(self, arrays: Arrays, rows: Sequence[NDArray[np.int32]], data: Any) -> list[dict[str, float]]:
         """Return the metrics of `arrays` on each client's rows of the resident data; {} for one without rows."""
         filled = [place for place, mine in enumerate(rows) if len(mine)]
         results: list[dict[str, float]] = [{} for _ in rows]
-        if filled and self._prepared(data):
-            for place, metrics in zip(filled, self._all(arrays, [rows[place] for place in filled], data), strict=True):
-                results[place] = metrics
-        else:
+        program = self._prepared(data) if filled else None
+        if program is None:
             for place in filled:
-                mine = pick(data, rows[place])
-                results[place] = self._trainer.evaluate(arrays, mine).metrics
+                results[place] = self._trainer.evaluate(arrays, pick(data, rows[place])).metrics
+            return results
+        sizes = np.array([len(rows[place]) for place in filled])
+        chosen = [[filled[place] for place in places] for places in shares(sizes, self._workers.count)]
+        found = self._workers.map(
+            lambda worker, places: self._part(program, worker, arrays, [rows[place] for place in places], data), chosen
+        )
+        for places, part in zip(chosen, found, strict=True):
+            for place, metrics in zip(places, part, strict=True):
+                results[place] = metrics
         return results
 
-    def _all(self, arrays: Arrays, rows: list[NDArray[np.int32]], data: Any) -> list[dict[str, float]]:
+    def _part(
+        self, program: Program, worker: int, arrays: Arrays, rows: list[NDArray[np.int32]], data: Any
+    ) -> list[dict[str, float]]:
         sizes = np.array([len(mine) for mine in rows], np.int32)
         seeds = self._trainer.randomness.values(len(self._states), round=0, client=0)
         weights = [arrays[name] for name in self._trainer.names]
-        values = self._program(weights, seeds, np.concatenate(rows), sizes, data)
-        columns = {name: np.asarray(value) for name, value in values.items()}
+        values = program(weights, seeds, np.concatenate(rows), sizes, data, worker=worker)
+        columns = {name: value.numpy() for name, value in values.items()}
         return [as_metrics({name: column[place] for name, column in columns.items()}) for place in range(len(rows))]
 
-    def _prepared(self, data: Any) -> bool:
-        """Trace the program the first time; False where the model must go through the client's own evaluation."""
+    def _prepared(self, data: Any) -> Program | None:
+        """Trace the program the first time; None where the model must go through the client's own evaluation."""
         self._trainer.randomness.install()
         if self._together and self._program is None:
             self._trainer.randomness.begin(round=0, client=0, tensorflow=True)
             build_metrics(self._trainer.model, data)
             self._states = self._trainer.randomness.states()
-            self._program, self._together = self._traced(data)
-        return self._together
+            self._program = self._traced(data)
+            self._together = not draws_by_kernel(self._program.concrete)
+        return self._program if self._together else None
 
-    def _traced(self, data: Any) -> tuple[Any, bool]:
+    def _traced(self, data: Any) -> Program:
         model = self._trainer.model
 
         def run(weights: list[Tensor], seeds: Tensor, rows: Tensor, sizes: Tensor, data: Any) -> dict[str, Any]:
@@ -94,12 +105,20 @@ class Evaluations:
             )
             return {name: array.stack() for name, array in results.items()}
 
-        function = tf.function(run, autograph=False, reduce_retracing=True)
-        concrete = function.get_concrete_function(
-            [tf.TensorSpec(weight.shape, weight.dtype) for weight in model.weights],
-            tf.TensorSpec((len(self._states), 2), tf.int64),
-            tf.TensorSpec((None,), tf.int32),
-            tf.TensorSpec((None,), tf.int32),
-            specs(data),
+        return Program(
+            run,
+            (
+                [tf.TensorSpec(weight.shape, weight.dtype) for weight in model.weights],
+                tf.TensorSpec((len(self._states), 2), tf.int64),
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((None,), tf.int32),
+                specs(data),
+            ),
         )
-        return function, not draws_by_kernel(concrete)
+
+
+def plain(model: Any) -> bool:
+    """Say whether a model is evaluated by Keras's own test_step, so that it can be inside a program."""
+    return not model.run_eagerly and not overrides(
+        model, "test_step", "compute_metrics", "evaluate", "make_test_function"
+    )

@@ -21,7 +21,7 @@ def clients_at_once(model: keras.Model, data: Any, settings: Settings, *, togeth
     weights = sum(_bytes(each) for each in model.weights)
     slots = sum(_bytes(each) for each in model.optimizer.variables)
     memory_gb = settings.memory_gb
-    step = settings.batch_size * (2 * _activations(model) + sum(_example(tensor) for tensor in tf.nest.flatten(data)))
+    step = settings.batch_size * (2 * activations(model) + sum(_example(tensor) for tensor in tf.nest.flatten(data)))
     one = COPIES * weights + 2 * slots + step
     if one > memory_gb * GB:
         raise SettingsError(
@@ -36,7 +36,7 @@ def _bytes(variable: Any) -> int:
     return prod(int(side) for side in variable.shape) * size
 
 
-def _activations(model: keras.Model) -> int:
+def activations(model: keras.Model) -> int:
     """Return the bytes of all layers' outputs for one example, where the model tells them."""
     total = 0
     for layer in model._flatten_layers(include_self=False):

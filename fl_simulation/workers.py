@@ -20,8 +20,13 @@ class Workers:
         self._others = ThreadPoolExecutor(count - 1, "worker") if count > 1 else None
 
     @classmethod
-    def of_this_process(cls) -> "Workers":
-        """Return as many as the cores allow, by the threads that one operation may take; one where there is a GPU."""
+    def of_this_process(cls, wanted: int = 0) -> "Workers":
+        """Return as many as are wanted; 0: as the cores allow, by the threads that one operation of TensorFlow takes.
+
+        Where there is a GPU, one: it takes one program at a time.
+        """
+        if wanted:
+            return cls(wanted)
         if tf.config.list_physical_devices("GPU"):
             return cls(1)
         return cls(max(1, cores() // (tf.config.threading.get_intra_op_parallelism_threads() or cores())))

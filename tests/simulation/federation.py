@@ -42,7 +42,7 @@ def simulated(directory: Path, settings: Settings) -> Run:
     """Run on the engine."""
     run = Run.create(directory, settings)
     engine = BatchedEngine(settings, run.append)
-    serve(SimulatedGrid(settings.partitions, engine), settings, run, observer=Silent())
+    serve(SimulatedGrid(settings.partitions, engine), settings, run, observer=Silent(), evaluate=engine.test())
     return run
 
 
