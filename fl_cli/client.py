@@ -1,5 +1,6 @@
 """`fl client`: one resident client of a server, with data of its own or a share of a task's."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -23,24 +24,49 @@ def client(
         str, typer.Option(envvar="FL_DATA", help="This client's own data: npz, csv, parquet, or a folder of images.")
     ] = "",
     label: Annotated[str, typer.Option(envvar="FL_LABEL", help="Label column of --data. (default: label)")] = "",
-    root_certificates: Annotated[
-        str, typer.Option(envvar="FL_ROOT_CERTIFICATES", help="PEM file to know the server by. None: no TLS.")
+    state: Annotated[
+        str,
+        typer.Option(
+            envvar="FL_STATE",
+            help="Directory of this client's key and of what `fl health` reads. (default: one below "
+            "~/.parterre/clients that no other client uses)",
+        ),
     ] = "",
-    state: Annotated[str, typer.Option(envvar="FL_STATE", help="Directory that keeps what `fl health` reads.")] = "",
+    token_file: Annotated[
+        str,
+        typer.Option(
+            envvar="FL_ENROLL_TOKEN_FILE",
+            help="File with an enrolment token; needed once. The token itself can be in FL_ENROLL_TOKEN.",
+        ),
+    ] = "",
+    ca: Annotated[
+        str,
+        typer.Option(
+            "--ca",
+            "--root-certificates",
+            envvar="FL_CA",
+            help="PEM file to know the server by. (default: as the enrolment token says)",
+        ),
+    ] = "",
+    insecure: options.Insecure = False,
     metrics_port: options.MetricsPort = 0,
     metrics_host: options.MetricsHost = "127.0.0.1",
 ) -> None:
     """Serve one client until SIGTERM or Ctrl-C. It reconnects for ever, and runs only code of this machine."""
     from fl_client.process import ClientOptions, serve
 
+    token = os.environ.pop("FL_ENROLL_TOKEN", "")  # no child of this process needs it
     serve(
         ClientOptions(
             server=server,
             task=task,
             data=data,
             label=label,
-            root_certificates=root_certificates,
             state=state,
+            ca=ca,
+            token=token,
+            token_file=token_file,
+            insecure=insecure,
             metrics_host=metrics_host,
             metrics_port=metrics_port,
         )

@@ -14,6 +14,8 @@ from typing import Self
 from fl_client.process import ClientOptions, serve
 from fl_common.errors import NetworkError
 from fl_common.nursery import Nursery
+from fl_server import access
+from fl_server.control import Control
 from fl_server.kept_up import KeptUp
 from fl_server.link_database import LinkDatabase
 from fl_server.runs import Run
@@ -23,6 +25,8 @@ from fl_server.supervisor import LIMIT, Say, Supervisor
 LOGS = "logs"
 HOME = ".flower"
 FINISH_SECONDS = 10.0
+MOST_CLIENTS = 100_000
+TOKEN_SECONDS = 30 * 86_400.0
 
 
 class Stopped(BaseException):
@@ -51,7 +55,10 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 class LocalFederation:
-    """Starts on entry, stops everything on exit. Logs go to `directory`/logs."""
+    """Starts on entry, stops everything on exit. Logs go to `directory`/logs.
+
+    CA, keys and enrolment token are made for it and thrown away with it.
+    """
 
     def __init__(
         self,
@@ -62,6 +69,7 @@ class LocalFederation:
         addresses: Addresses | None = None,
         max_restarts: int = LIMIT,
         say: Say = lambda text: None,
+        insecure: bool = False,
     ) -> None:
         self._directory = directory
         self._max_restarts = max_restarts
@@ -69,7 +77,9 @@ class LocalFederation:
         self._count = clients
         self._task = task
         self.addresses = addresses or Addresses.local()
-        self._home = directory.resolve() / HOME  # Flower's own files, and the executor's secret
+        self._home = directory.resolve() / HOME  # Flower's own files, and all secrets
+        self._insecure = insecure
+        self._token = ""
         self.nursery = Nursery(("fl_client.process", "fl_client.app", "fl_client.node", *PRELOAD))
         self.clients: list[BaseProcess] = []
         self.superlink: SuperLink | None = None
@@ -78,15 +88,17 @@ class LocalFederation:
         logs = self._directory / LOGS
         logs.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._home, ignore_errors=True)  # an earlier process was killed
-        self._home.mkdir(mode=0o700)
         try:
+            self.access = access.prepare(self._home, insecure=self._insecure)
+            if not self._insecure:
+                self._token = self.enrolment_token()
             database = self._home / "state.db"  # so that a SuperLink that falls comes back as the same
             self._supervisor = Supervisor(LinkDatabase(database), self._home, limit=self._max_restarts, say=self._say)
             self.superlink = SuperLink(
                 self.nursery,
                 self.addresses,
                 directory=logs,
-                home=self._home,
+                access=self.access,
                 database=database,
                 environment=self._environment(),
                 launched=self._supervisor.launched,
@@ -105,11 +117,25 @@ class LocalFederation:
     ) -> None:
         self._stop()
 
+    def enrolment_token(self) -> str:
+        """Return a new token; it admits more clients than one machine can hold."""
+        return access.enrolment_token(self.access, uses=MOST_CLIENTS, seconds=TOKEN_SECONDS).text
+
+    def control(self) -> Control:
+        """Return a client of its Control API."""
+        return access.control(self.access, self.addresses.control)
+
     def start_client(self, number: int) -> BaseProcess:
-        """Start one more client."""
+        """Start one more client. One that is started again under a number that was there has its key again."""
         return self.nursery.start(
             serve,
-            ClientOptions(server=self.addresses.fleet, task=self._task),
+            ClientOptions(
+                server=self.addresses.fleet,
+                task=self._task,
+                state="" if self._insecure else str(self._home / f"client-{number}"),
+                token=self._token,
+                insecure=self._insecure,
+            ),
             name=f"client-{number}",
             log_file=self._directory / LOGS / f"client-{number}.log",
             environment=self._environment() | self._threads(),

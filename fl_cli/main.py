@@ -15,7 +15,10 @@ ENVIRONMENT = {
     "FLWR_LOG_LEVEL": "WARNING",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-COMMANDS = ("up", "simulate", "server", "client", "run", "resume", "runs", "plot", "export", "health")
+COMMANDS = (
+    *("up", "simulate", "server", "client", "run", "resume", "runs", "plot", "export"),
+    *("certs", "enroll", "clients", "health"),
+)
 INTERRUPTED = 130
 
 app = typer.Typer(

@@ -16,6 +16,12 @@ AVERAGING = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 ROBUST = ("median", "trimmedmean", "krum", "multikrum", "bulyan", "rfa", "normclipping", "centeredclipping")
 STRATEGIES = (*AVERAGING, *ROBUST)  # known without importing Flower
 
+HOME = ".superlink"  # below a server's store
+INSECURE = (
+    "warning: --insecure: connections are plaintext, and whoever reaches the ports is let in, to train and to start "
+    "runs. Only for a network of your own."
+)
+
 Task = Annotated[str | None, typer.Option(help="digits, mnist, fashion_mnist, cifar10, ./my_task.py or my_pkg.task")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds to run. (default: 10)")]
 Strategy = Annotated[str | None, typer.Option(help=f"{', '.join(STRATEGIES)} or module:Class.")]
@@ -33,6 +39,12 @@ MetricsPort = Annotated[
     typer.Option(min=0, max=65535, envvar="FL_METRICS_PORT", help="Serve Prometheus metrics on this port. 0: do not."),
 ]
 MetricsHost = Annotated[str, typer.Option(envvar="FL_METRICS_HOST", help="Address that the metrics are served on.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="No TLS and no authentication. Only for a network of your own.")
+]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label of the clients. Repeatable.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
@@ -59,6 +71,22 @@ def gather(
     return settings_.parse(given)
 
 
+def warn_if(insecure: bool) -> None:
+    """Say what --insecure means, each time."""
+    if insecure:
+        typer.echo(INSECURE, err=True)
+
+
+def store_or_default(store: Path | None) -> Path:
+    """Return the directory of the server's runs, absolute."""
+    return (store or Path(os.environ.get("FL_STORE", "runs"))).resolve()
+
+
+def home_of(store: Path | None) -> Path:
+    """Return the directory below a store that holds what says who may come in."""
+    return store_or_default(store) / HOME
+
+
 def check_names(settings: Settings) -> None:
     """Raise TaskError or StrategyError where task or strategy cannot be had, before anything is started for them."""
     if settings.task not in TASKS:
@@ -77,3 +105,8 @@ def _for_strategy(assigned: dict[str, str], given: Mapping[str, Any]) -> dict[st
 
     taken = strategies.argument_names(str(assigned.get("strategy", given.get("strategy", "fedavg"))))
     return {f"strategy.{key}" if key in unknown and key in taken else key: value for key, value in assigned.items()}
+
+
+def spelled(labels: Mapping[str, str]) -> str:
+    """Return labels as they are given: site=berlin."""
+    return " ".join(f"{key}={value}" for key, value in labels.items())

@@ -25,6 +25,7 @@ def resume(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds to end at. (default: as the run began)")] = None,
     assign: options.Assignments = None,
     store: options.Store = None,
+    insecure: options.Insecure = False,
     as_json: options.Json = False,
 ) -> None:
     """Go on with RUN from its newest whole checkpoint; it ends in the weights of one never interrupted."""
@@ -43,4 +44,4 @@ def resume(
         settings = settings.model_copy(update={"out": str(found.directory)})
         simulate.start(settings, clients=clients, as_json=as_json, run=found)
     else:
-        up.start(found, settings, clients=clients, as_json=as_json)
+        up.start(found, settings, clients=clients, as_json=as_json, insecure=insecure)

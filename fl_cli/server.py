@@ -12,6 +12,7 @@ from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.words import DESCRIBE
 from fl_common.nursery import Nursery
 from fl_common.pulse import PulseFile
+from fl_server.access import LOST_AFTER_SECONDS
 from fl_server.disk import plainly
 from fl_server.events import Event
 from fl_server.kept_up import PORT_SECONDS, KeptUp
@@ -21,7 +22,6 @@ from fl_server.supervisor import LIMIT, Supervisor
 from fl_server.tenancy import alone
 from fl_server.vitals import Vitals
 
-STATE = ".superlink"
 LOCK = "server.lock"
 TICK_SECONDS = 0.1
 
@@ -39,6 +39,25 @@ def server(
     control_port: Annotated[int, typer.Option(help="Port of the Control API, for `fl run` and `flwr`.")] = 9093,
     control_host: Annotated[str, typer.Option(help="Address that the Control API listens on.")] = "127.0.0.1",
     appio_port: Annotated[int, typer.Option(help="Port of the ServerAppIo API, on loopback.")] = 9091,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="DNS-OR-IP",
+            envvar="FL_SERVER_NAMES",
+            help="What clients call this server by; its certificate is made for these names. Repeatable, or with "
+            "commas. The machine's own name and address are taken where --host is for all.",
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="FL_CERTIFICATE", help="Your own certificate (PEM, with its chain).")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(envvar="FL_KEY", help="The private key of --certificate.")] = None,
+    ca: Annotated[Path | None, typer.Option(envvar="FL_CA", help="The CA that --certificate is of.")] = None,
+    lost_after: Annotated[
+        float, typer.Option(envvar="FL_LOST_AFTER", min=1.0, help="Seconds of silence until a client counts as lost.")
+    ] = LOST_AFTER_SECONDS,
+    insecure: options.Insecure = False,
     store: options.Store = None,
     max_restarts: Annotated[
         int,
@@ -50,11 +69,22 @@ def server(
     metrics_host: options.MetricsHost = "127.0.0.1",
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C. Its runs and nodes outlast a fall of anything in it, and of the server."""
-    directory = (store or Path(os.environ.get("FL_STORE", "runs"))).resolve()
+    from fl_server import access
+
+    directory = options.store_or_default(store)
     addresses = Addresses(f"{host}:{fleet_port}", f"{control_host}:{control_port}", f"127.0.0.1:{appio_port}")
-    home = directory / STATE
+    home = options.home_of(store)
+    options.warn_if(insecure)
     with plainly(f"use the store {directory}"):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    entry = access.prepare(
+        home,
+        names=[*names_of(name), *access.own_names(host), *access.own_names(control_host)],
+        files=access.given(certificate, key, ca),
+        insecure=insecure,
+        lost_after_seconds=lost_after,
+    )
+    authority = "" if insecure else str(entry.files.ca)
     database = home / "state.db"
     nursery = Nursery(PRELOAD)
     supervisor = Supervisor(LinkDatabase(database), home, limit=max_restarts, say=_say)
@@ -63,21 +93,21 @@ def server(
         nursery,
         addresses,
         directory=home,
-        home=home,
+        access=entry,
         database=database,
         environment=environment,
         launched=supervisor.launched,
     )
     with stopping_on_signals(), alone(home / LOCK, f"the store {directory}") as crashed:
         try:
-            vitals = Vitals(directory, PulseFile(home, address=addresses.fleet), tell=_tell)
+            vitals = Vitals(directory, PulseFile(home, address=addresses.fleet, authority=authority), tell=_tell)
             vitals.tick("starting", "its SuperLink starts")
             if metrics_port:
                 _serve_metrics(metrics_host, metrics_port, directory, superlink)
             supervisor.recover()
             kept = KeptUp(superlink, limit=max_restarts, say=_say)
             kept.start(patience=PORT_SECONDS if crashed else 0.0)
-            supervise(kept, supervisor, addresses, vitals)
+            supervise(kept, supervisor, addresses, vitals, insecure=insecure)
         except Stopped:
             typer.echo("stopping")
             vitals.tick("stopping", "it was told to")
@@ -86,20 +116,26 @@ def server(
             nursery.stop()
 
 
-def supervise(kept: KeptUp, supervisor: Supervisor, addresses: Addresses, vitals: Vitals) -> None:
+def supervise(kept: KeptUp, supervisor: Supervisor, addresses: Addresses, vitals: Vitals, *, insecure: bool) -> None:
     """Keep the SuperLink up and its runs going. Raises NetworkError where the SuperLink keeps falling."""
-    _announce(addresses)
+    _announce(addresses, insecure)
     while True:
         if kept.tick():
-            _announce(addresses)
+            _announce(addresses, insecure)
         supervisor.tick()
         vitals.tick("up" if kept.up else "down", f"runs in {vitals.store}")
         time.sleep(TICK_SECONDS)
 
 
-def _announce(addresses: Addresses) -> None:
-    typer.echo(f"server is up. Clients: fl client --server {addresses.fleet}")
-    typer.echo(f"              Runs:    fl run --server {addresses.control} --task digits")
+def names_of(given: list[str] | None) -> list[str]:
+    """Return the names of a repeatable option that also takes commas, as an environment variable has them."""
+    return [name.strip() for each in given or [] for name in each.split(",") if name.strip()]
+
+
+def _announce(addresses: Addresses, insecure: bool) -> None:
+    flag = " --insecure" if insecure else ""
+    typer.echo(f"server is up. Clients: fl client --server {addresses.fleet}{flag}")
+    typer.echo(f"              Runs:    fl run --server {addresses.control} --task digits{flag}")
 
 
 def _say(text: str) -> None:
@@ -120,4 +156,4 @@ def _serve_metrics(host: str, port: int, store: Path, superlink: SuperLink) -> N
         link = [superlink.process.pid] if superlink.process else []
         return {"server": [os.getpid()], "superlink": link, "serverapp": [app.pid for app in superlink.apps]}
 
-    exposition.serve(host, port, metrics.registry(store, store / STATE / "state.db", pids))
+    exposition.serve(host, port, metrics.registry(store, store / options.HOME / "state.db", pids))

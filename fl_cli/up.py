@@ -38,6 +38,7 @@ def up(
     config: options.Config = None,
     out: options.Out = None,
     store: options.Store = None,
+    insecure: options.Insecure = False,
     as_json: options.Json = False,
 ) -> None:
     """Run a federation here: a Flower server, CLIENTS client processes and one run; everything stops when it ends."""
@@ -60,13 +61,12 @@ def up(
     options.check_names(settings)
     directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
     run = Run.create(directory, settings.model_copy(update={"out": str(directory)}))
-    start(run, run.settings, clients=clients, as_json=as_json)
+    start(run, run.settings, clients=clients, as_json=as_json, insecure=insecure)
 
 
-def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
+def start(run: Run, settings: Settings, *, clients: int, as_json: bool, insecure: bool = False) -> None:
     """Run a federation for `run` until it ends. Raises RunFailed, or NetworkError where the processes fail."""
-    from fl_server.control import Control
-
+    options.warn_if(insecure)
     settings = settings.model_copy(update={"out": str(run.directory), "resume": True})
     seen = len(run.events())
     with stopping_on_signals():
@@ -77,8 +77,9 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool) -> None:
                     clients=clients,
                     task=_client_task(settings),
                     say=lambda text: typer.echo(text, err=True),
+                    insecure=insecure,
                 ) as federation,
-                Control(federation.addresses.control) as control,
+                federation.control() as control,
             ):
                 control.submit(settings)
                 events = run.follow(lambda: bool(federation.tend()), skip=seen, last=LAST_WORDS)

@@ -1,9 +1,13 @@
 """A client's connection to the server: Flower's gRPC Fleet API, one call a method, no retries of its own.
 
+Every call is signed with the client's key (Flower's node authentication) and names the session, which is this process.
+
 Messages are trees of content-addressed objects: an envelope comes (or goes) first, then every object it names. Flower
 waits a whole second before it asks again for an object that is still on its way; here it is milliseconds.
 """
 
+import secrets
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -25,42 +29,66 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 )
 from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
-from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+
+from fl_client.enrolment import diagnose, signed
+from fl_common import enrolment, keys
+from fl_common.errors import AccessError, UnknownClient
 
 OBJECT_WAIT_SECONDS = 0.01  # first wait for an object that the server has announced but not yet received
 OBJECT_WAIT_LIMIT = 60.0
 CALL_SECONDS = 30.0  # a small call that takes longer counts as a lost connection
 
+RETURN_SECONDS = 0.1  # pause before the open call is made again after a lost connection
+
 Envelope = tuple[Message, ObjectTree]
-Keys = tuple[Any, Any]
+
+
+class _Session(grpc.UnaryUnaryClientInterceptor):
+    """Names the session in each call."""
+
+    def __init__(self, name: str) -> None:
+        self._header = (enrolment.SESSION_HEADER, name)
+
+    def intercept_unary_unary(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+        return continuation(details._replace(metadata=[*(details.metadata or []), self._header]), request)
 
 
 class Connection:
-    """One channel to the Fleet API under one key pair. Every method raises grpc.RpcError when the network does."""
+    """One channel to the Fleet API under one key. Every method raises grpc.RpcError when the network does.
+
+    Without `root_certificates` it is plaintext. Without a `key` it makes one that is forgotten when it leaves.
+    """
 
     def __init__(
         self,
         address: str,
         *,
         root_certificates: bytes | None = None,
-        keys: Keys | None = None,
+        key: keys.PrivateKey | None = None,
         heartbeat_seconds: float = 10.0,
     ) -> None:
-        self._keys = keys or generate_key_pairs()
-        self._public_key = public_key_to_bytes(self._keys[1])
-        self._heartbeat_seconds = heartbeat_seconds
-        self._channel = create_channel(
-            address,
-            insecure=root_certificates is None,
-            root_certificates=root_certificates,
-            interceptors=[
+        self._address = address
+        self._root_certificates = root_certificates
+        self._lasting = key is not None
+        self._key = key or keys.generate()
+        self._public_key = keys.public_pem(self._key.public_key())
+        self._session = secrets.token_hex(16)
+        self.heartbeat_seconds = heartbeat_seconds
+        self._channel = create_channel(address, insecure=root_certificates is None, root_certificates=root_certificates)
+        self._stub = fleet_pb2_grpc.FleetStub(
+            grpc.intercept_channel(
+                self._channel,
                 RuntimeVersionClientInterceptor(component_name="SuperNode"),
-                NodeAuthClientInterceptor(*self._keys),
-            ],
+                NodeAuthClientInterceptor(self._key, self._key.public_key()),
+                _Session(self._session),
+            )
         )
-        self._stub = fleet_pb2_grpc.FleetStub(self._channel)
         self.node_id = 0
         self._sent: PullObjectRequest | None = None
+        self._fetched: Callable[[], None] | None = None
+        self._knows_sessions = False
+        self._stay: grpc.Call | None = None
+        self.expelled = threading.Event()  # set when the server ends the open call: time to join again
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +96,7 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._let_go()
         self._channel.close()
 
     @property
@@ -75,31 +104,48 @@ class Connection:
         return NodeProto(node_id=self.node_id)
 
     def join(self) -> int:
-        """Register this key with the server where it is new, go online, and return the node id."""
-        try:
-            self._stub.RegisterNode(
-                fleet_pb2.RegisterNodeFleetRequest(public_key=self._public_key), timeout=CALL_SECONDS
-            )
-            self.node_id = 0  # the key was new to the server: one that fell and forgot, if this node was there before
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:  # that one: the server knows the key already
-                raise
-        if not (self.node_id and self.beat()):  # still online: only the connection was lost
+        """Go online and return the node id. Raises AccessError where the server will not have this client.
+
+        A key that is forgotten afterwards is registered first; a lasting one only where the server wants that, which
+        is a Flower SuperLink without node authentication.
+        """
+        if not self._lasting:
+            self._register()
+        if self._knows_sessions or not (self.node_id and self.beat()):  # else only the connection was lost
             request = fleet_pb2.ActivateNodeRequest(
-                public_key=self._public_key, heartbeat_interval=self._heartbeat_seconds
+                public_key=self._public_key, heartbeat_interval=self.heartbeat_seconds
             )
-            self.node_id = self._stub.ActivateNode(request, timeout=CALL_SECONDS).node_id
+            try:
+                response, call = self._stub.ActivateNode.with_call(request, timeout=CALL_SECONDS)
+            except grpc.RpcError as error:
+                raise_if_refused(error)
+                if not self._lasting or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                    raise
+                self._register()
+                response, call = self._stub.ActivateNode.with_call(request, timeout=CALL_SECONDS)
+            self.node_id = response.node_id
+            told = dict(call.initial_metadata() or ()).get(enrolment.HEARTBEAT_HEADER)
+            self._knows_sessions = told is not None
+            self.heartbeat_seconds = float(told) if told else self.heartbeat_seconds
+        if self._knows_sessions:
+            self._hold_open()
         return self.node_id
 
     def beat(self) -> bool:
         """Send a heartbeat. False means that the server no longer knows this node as online."""
-        request = heartbeat_pb2.SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=self._heartbeat_seconds)
+        request = heartbeat_pb2.SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=self.heartbeat_seconds)
         return bool(self._stub.SendNodeHeartbeat(request, timeout=CALL_SECONDS).success)
 
     def leave(self) -> None:
         """Say goodbye: the server counts this node out at once instead of waiting for its heartbeats to stop."""
+        self._let_go()
         self._stub.DeactivateNode(fleet_pb2.DeactivateNodeRequest(node_id=self.node_id), timeout=2.0)
-        self._stub.UnregisterNode(fleet_pb2.UnregisterNodeFleetRequest(node_id=self.node_id), timeout=2.0)
+        if not self._lasting:  # Flower never lets a key in again that was unregistered
+            self._stub.UnregisterNode(fleet_pb2.UnregisterNodeFleetRequest(node_id=self.node_id), timeout=2.0)
+
+    def diagnosis(self) -> str:
+        """Say why TLS with the server fails; "" where it does not, or where nobody answers."""
+        return diagnose(self._address, self._root_certificates)
 
     def poll(self) -> Envelope | None:
         """Return the next message's envelope and the tree of its objects, or None when nothing waits."""
@@ -115,7 +161,7 @@ class Connection:
         message: Message = pull_and_inflate_object_from_tree(
             tree,
             make_pull_object_fn_protobuf(self._stub.PullObject, self._node, run_id),
-            make_confirm_message_received_fn_protobuf(self._stub.ConfirmMessageReceived, self._node, run_id),
+            lambda message_id: self._note_fetched(run_id, message_id),
             return_type=Message,
             initial_backoff=OBJECT_WAIT_SECONDS,
             max_time=OBJECT_WAIT_LIMIT,
@@ -138,6 +184,9 @@ class Connection:
             push: Callable[[str, bytes], None] = make_push_object_fn_protobuf(self._stub.PushObject, self._node, run_id)
             push_objects(get_all_nested_objects(reply), push, object_ids_to_push=wanted)
             self._sent = PullObjectRequest(node=self._node, run_id=run_id, object_id=reply.object_id)
+        if self._fetched is not None:
+            self._fetched()
+            self._fetched = None
 
     def taken(self) -> bool:
         """Say whether the run has taken the last reply; True where there was none, or where the run is over."""
@@ -149,6 +198,56 @@ class Connection:
             if error.code() is grpc.StatusCode.PERMISSION_DENIED:  # the run is over
                 return True
             raise
+
+    def _note_fetched(self, run_id: int, message_id: str) -> None:
+        """Keep the server's copy of a message until it is answered: who takes this node's place may need it."""
+        confirm = make_confirm_message_received_fn_protobuf(self._stub.ConfirmMessageReceived, self._node, run_id)
+        self._fetched = lambda: confirm(message_id)
+
+    def _register(self) -> None:
+        try:
+            self._stub.RegisterNode(
+                fleet_pb2.RegisterNodeFleetRequest(public_key=self._public_key), timeout=CALL_SECONDS
+            )
+            self.node_id = 0  # the key was new to the server: one that fell and forgot, if this node was there before
+        except grpc.RpcError as error:
+            raise_if_refused(error)
+            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:  # that one: known already, or enrolled first
+                raise
+
+    def _hold_open(self) -> None:
+        """Make the call whose end tells each side that the connection, or the other side, is gone."""
+        self._let_go()
+        self.expelled.clear()
+        message = signed(self._key, "stay") | {"session": self._session}
+        stay: Any = self._channel.unary_stream(enrolment.path(enrolment.STAY))
+        call = self._stay = stay(enrolment.encode(message), wait_for_ready=True)
+        call.add_done_callback(self._on_end)
+
+    def _on_end(self, call: Any) -> None:
+        if call is not self._stay:
+            return
+        if call.code() is grpc.StatusCode.UNAVAILABLE:
+            again = threading.Timer(RETURN_SECONDS, lambda: self._hold_open() if call is self._stay else None)
+            again.daemon = True
+            again.start()
+        else:
+            self.expelled.set()
+
+    def _let_go(self) -> None:
+        call, self._stay = self._stay, None
+        if call is not None:
+            call.cancel()
+
+
+def raise_if_refused(error: grpc.RpcError) -> None:
+    """Raise AccessError where the server said that it will never let this client in as it is."""
+    if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+        return
+    if error.details() == enrolment.UNKNOWN:
+        raise UnknownClient(f"{enrolment.UNKNOWN}.") from None
+    if error.details() in (enrolment.REVOKED, enrolment.REPLACED):
+        raise AccessError(f"{error.details()}. It does not try again.") from None
 
 
 def _bare(message: Message) -> Message:

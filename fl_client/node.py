@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import grpc
 from flwr.app import Context, Error, Message, RecordDict
 
-from fl_client.connection import Connection
+from fl_client.connection import Connection, raise_if_refused
 from fl_common.errors import ParterreError
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,6 @@ class Node:
         node_config: Mapping[str, bool | int | float | str],
         stop: threading.Event,
         pace: Pace | None = None,
-        heartbeat_seconds: float = 10.0,
         rng: random.Random | None = None,
     ) -> None:
         self._app = app
@@ -74,12 +73,11 @@ class Node:
         self._node_config = dict(node_config)
         self._stop = stop
         self._pace = pace or Pace()
-        self._heartbeat_seconds = heartbeat_seconds
         self._rng = rng or random.Random()  # noqa: S311 - jitter only
         self._contexts: dict[int, Context] = {}
 
     def serve(self) -> None:
-        """Stay connected and answer messages until told to stop."""
+        """Stay connected and answer messages until told to stop. Raises AccessError where the server shuts it out."""
         with self._connect() as connection:
             attempt = 0
             while not self._stop.is_set():
@@ -88,9 +86,11 @@ class Node:
                     attempt = 0
                     self._serve_session(connection)
                 except grpc.RpcError as error:
+                    raise_if_refused(error)
                     wait = back_off(attempt, rng=self._rng)
                     attempt += 1
-                    log.warning("no connection to the server (%s); trying again in %.1f s", _describe(error), wait)
+                    why = connection.diagnosis() or _describe(error)
+                    log.warning("no connection to the server (%s); trying again in %.1f s", why, wait)
                     self._stop.wait(wait)
             self._leave(connection)
 
@@ -102,7 +102,7 @@ class Node:
         beats.start()
         try:
             busy = time.monotonic()
-            while not (self._stop.is_set() or forgotten.is_set()):
+            while not (self._stop.is_set() or forgotten.is_set() or connection.expelled.is_set()):
                 if self._answer_one(connection):
                     busy = time.monotonic()
                 else:
@@ -112,7 +112,7 @@ class Node:
             beats.join(timeout=1.0)
 
     def _beat(self, connection: Connection, forgotten: threading.Event, ended: threading.Event) -> None:
-        while not ended.wait(self._heartbeat_seconds * self._rng.uniform(0.7, 0.9)):
+        while not ended.wait(connection.heartbeat_seconds * self._rng.uniform(0.7, 0.9)):
             try:
                 if not connection.beat():
                     forgotten.set()
@@ -153,6 +153,7 @@ class Node:
             try:
                 return connection.send(reply, seconds)
             except grpc.RpcError as error:
+                raise_if_refused(error)
                 if error.code() in REFUSALS:
                     log.info("reply dropped: %s", _describe(error))
                     return None

@@ -54,3 +54,15 @@ class StoreError(ParterreError):
 
 class NetworkError(ParterreError):
     """A server or port that cannot be used."""
+
+
+class SecretError(ParterreError):
+    """A key, certificate or credential that is missing, damaged, expired, or readable by others. Never quotes one."""
+
+
+class AccessError(NetworkError):
+    """The other side is not who it should be, or it refuses to let this one in. Trying again will not help."""
+
+
+class UnknownClient(AccessError):  # noqa: N818
+    """The server does not know this client's key: it was never enrolled there, or not by this server."""

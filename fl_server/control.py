@@ -31,10 +31,28 @@ class Status:
         return self.state == FINISHED
 
 
-class Control:
-    """A client of one SuperLink's Control API. Raises NetworkError where it cannot be reached or refuses."""
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Shows the credential with each call, in the headers in which Flower's tools show an account's tokens."""
 
-    def __init__(self, address: str, *, root_certificates: bytes | None = None) -> None:
+    def __init__(self, credential: str) -> None:
+        from flwr.common.constant import ACCESS_TOKEN_KEY
+
+        self._header = (ACCESS_TOKEN_KEY, credential)
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(details._replace(metadata=[*(details.metadata or []), self._header]), request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(details._replace(metadata=[*(details.metadata or []), self._header]), request)
+
+
+class Control:
+    """A client of one SuperLink's Control API. Raises NetworkError where it cannot be reached or refuses.
+
+    Without `root_certificates` it is plaintext; a credential is never sent by plaintext.
+    """
+
+    def __init__(self, address: str, *, root_certificates: bytes | None = None, credential: str | None = None) -> None:
         from flwr.proto.control_pb2_grpc import ControlStub
         from flwr.supercore.grpc import create_channel
         from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
@@ -44,7 +62,10 @@ class Control:
             address,
             insecure=root_certificates is None,
             root_certificates=root_certificates,
-            interceptors=[RuntimeVersionClientInterceptor(component_name="flwr CLI")],
+            interceptors=[
+                RuntimeVersionClientInterceptor(component_name="flwr CLI"),
+                *([_Bearer(credential)] if credential and root_certificates else []),
+            ],
         )
         self._stub = ControlStub(self._channel)
 
@@ -118,6 +139,11 @@ class Control:
     def _refused(self, error: grpc.RpcError) -> str:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return self._unanswered
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            return (
+                f"the server at {self._address} refused the credential of Control. On the server's machine `fl run "
+                "--store DIR` finds it; elsewhere name a copy of DIR/.superlink/control.credential with --credential."
+            )
         return f"the server at {self._address} refused: {error.details()}"
 
     @property

@@ -6,6 +6,7 @@ forks the ServerApp from a process that has imported TensorFlow already (Flower'
 
 import logging
 import secrets
+import shutil
 import socket
 import sys
 import threading
@@ -18,8 +19,11 @@ from queue import Queue
 
 import grpc
 
-from fl_common.errors import NetworkError, StoreError
+from fl_common import private
+from fl_common.errors import NetworkError, ParterreError, StoreError
 from fl_common.nursery import Nursery
+from fl_server import certificates
+from fl_server.access import Access
 from fl_server.whereabouts import HOME_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,8 @@ START_SECONDS = 60.0
 ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 CLAIM_PAUSE = 0.05
 PORTS = range(16384, 32768)  # ephemeral ports begin at 32768, or higher
+RENEWAL_SECONDS = 3600.0  # how often is looked whether the certificate is due
+INTERNAL = "appio"  # where the certificates of ServerAppIo lie, which only this machine's processes use
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def check_free(address: str, purpose: str) -> None:
 
 
 class SuperLink:
-    """One SuperLink and its executor, as children of this process. Logs go to `directory`, secrets to `home`.
+    """One SuperLink and its executor, as children of this process. Logs go to `directory`, secrets to `access.home`.
 
     ServerApps come from `nursery`. The SuperLink itself needs no TensorFlow, so it starts while that is imported.
     """
@@ -95,7 +101,7 @@ class SuperLink:
         addresses: Addresses,
         *,
         directory: Path,
-        home: Path,
+        access: Access,
         database: Path | None = None,
         environment: dict[str, str] | None = None,
         launched: Callable[[str, BaseProcess], object] = lambda token, process: None,
@@ -105,9 +111,10 @@ class SuperLink:
         self._own = Nursery(())
         self.addresses = addresses
         self._directory = directory
-        self._home = home
+        self.access = access
+        self._internal = certificates.Files.inside(access.home / INTERNAL)
         self._database = database
-        self._environment = {HOME_VARIABLE: str(home)} | (environment or {})
+        self._environment = {HOME_VARIABLE: str(access.home)} | (environment or {})
         self._secret = secrets.token_bytes(32)
         self._ending = threading.Event()
         self._executor: threading.Thread | None = None
@@ -120,21 +127,23 @@ class SuperLink:
         check_free(self.addresses.fleet, "Fleet")
         check_free(self.addresses.control, "Control")
         check_free(self.addresses.appio, "ServerAppIo")
-        secret_file = self._home / "executor.secret"
-        secret_file.touch(mode=0o600)
-        secret_file.write_bytes(self._secret)
+        secret_file = self.access.home / "executor.secret"
+        private.write(secret_file, self._secret)
+        self._look_at_certificates()
         self._heard = time.monotonic()
         self.process = self._own.start(
             _superlink,
             self._arguments(secret_file),
+            self.access,
             name="superlink",
             log_file=self._directory / "superlink.log",
             environment=self._environment,
         )
         if self._executor is None:
-            claim = claimer(self.addresses.appio, self._secret)  # here: Flower does not import in two threads at once
+            claim = claimer(self.addresses.appio, self._secret, self._root)  # here: Flower imports in one thread only
             self._executor = threading.Thread(target=self._execute, args=(claim,), name="executor", daemon=True)
             self._executor.start()
+            threading.Thread(target=self._renew, name="certificates", daemon=True).start()
 
     def wait_until_ready(self) -> None:
         """Return when Fleet and Control accept connections."""
@@ -175,10 +184,34 @@ class SuperLink:
             self._own.stop(grace=3.0)
         self._nursery.stop(self.apps)
 
+    @property
+    def _root(self) -> bytes | None:
+        """The CA of ServerAppIo, for the executor and the ServerApps."""
+        return None if self.access.insecure else certificates.read_public(self._internal.ca)
+
+    def _look_at_certificates(self) -> None:
+        """Renew what is due, and make those of ServerAppIo. Raises SecretError where a certificate cannot be used."""
+        if self.access.insecure:
+            return
+        files = self.access.files
+        if why := certificates.renew_if_due(files, self.access.names if files.ca_key else ()):
+            log.warning("the server's certificate was renewed (%s); clients notice nothing", why)
+        certificates.check(files)
+        if self._executor is None:
+            shutil.rmtree(self.access.home / INTERNAL, ignore_errors=True)
+            certificates.init(self.access.home / INTERNAL, certificates.LOCAL_NAMES, days=certificates.CA_DAYS)
+
+    def _renew(self) -> None:
+        while not self._ending.wait(RENEWAL_SECONDS):
+            try:
+                self._look_at_certificates()
+            except ParterreError as error:
+                log.error("the server's certificate cannot be renewed: %s", error)
+
     def _arguments(self, secret_file: Path) -> list[str]:
         return [
             "flower-superlink",
-            "--insecure",
+            *self._tls_arguments(),
             "--isolation=process",
             f"--fleet-api-address={self.addresses.fleet}",
             f"--control-api-address={self.addresses.control}",
@@ -186,6 +219,20 @@ class SuperLink:
             f"--superexec-auth-secret-file={secret_file}",
             "--disable-runtime-dependency-installation",
             *([f"--database={self._database}"] if self._database else []),
+        ]
+
+    def _tls_arguments(self) -> list[str]:
+        if self.access.insecure:
+            return ["--insecure"]
+        files, internal = self.access.files, self._internal
+        return [
+            "--enable-supernode-auth",
+            f"--ssl-ca-certfile={files.ca}",
+            f"--ssl-certfile={files.certificate}",
+            f"--ssl-keyfile={files.key}",
+            f"--appio-ssl-ca-certfile={internal.ca}",
+            f"--appio-ssl-certfile={internal.certificate}",
+            f"--appio-ssl-keyfile={internal.key}",
         ]
 
     def _execute(self, claim: Callable[[], str]) -> None:
@@ -205,6 +252,7 @@ class SuperLink:
             _serverapp,
             self.addresses.appio,
             token,
+            self._root,
             name=f"serverapp-{len(self.apps)}",
             log_file=self._directory / "serverapp.log",
             environment=self._environment,
@@ -217,7 +265,7 @@ class SuperLink:
             app.kill()
 
 
-def claimer(appio: str, secret: bytes) -> Callable[[], str]:
+def claimer(appio: str, secret: bytes, root: bytes | None = None) -> Callable[[], str]:
     """Return a function that claims a pending run and returns its token, or "" where none waits."""
     from flwr.proto.appio_pb2 import ClaimTaskRequest, PullPendingTasksRequest
     from flwr.proto.serverappio_pb2_grpc import ServerAppIoStub
@@ -228,7 +276,8 @@ def claimer(appio: str, secret: bytes) -> Callable[[], str]:
     stub = ServerAppIoStub(
         create_channel(
             appio,
-            insecure=True,
+            insecure=root is None,
+            root_certificates=root,
             interceptors=[
                 RuntimeVersionClientInterceptor(component_name="SuperExec"),
                 SuperExecAuthClientInterceptor(master_secret=secret, protected_methods=SERVERAPPIO_SUPEREXEC_METHODS),
@@ -253,14 +302,17 @@ def _accepts(address: str) -> bool:
     return True
 
 
-def _superlink(arguments: list[str]) -> None:
+def _superlink(arguments: list[str], access: Access) -> None:
     from flwr.server.app import run_superlink
 
+    from fl_server import gate
+
+    gate.install(access)
     sys.argv = arguments
     run_superlink()
 
 
-def _serverapp(appio: str, token: str) -> None:
+def _serverapp(appio: str, token: str, root: bytes | None) -> None:
     from flwr.common.logger import mirror_output_to_queue
     from flwr.server.serverapp.app import run_serverapp
 
@@ -269,4 +321,4 @@ def _serverapp(appio: str, token: str) -> None:
         del sys.modules[name]
     queue: Queue[str | None] = Queue()
     mirror_output_to_queue(queue)
-    run_serverapp(appio, queue, token, insecure=True, runtime_dependency_install=False)
+    run_serverapp(appio, queue, token, insecure=root is None, certificates=root, runtime_dependency_install=False)

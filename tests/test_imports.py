@@ -22,6 +22,8 @@ USE_INTERNALS = {
     "fl_client/connection.py",
     "fl_client/node.py",
     "fl_server/superlink.py",
+    "fl_server/gate.py",
+    "fl_server/liveness.py",
     "fl_server/pulling.py",
     "fl_server/control.py",
     "fl_server/bundle.py",

@@ -37,7 +37,7 @@ def test_flwr_run_trains_on_a_stock_superlink_with_a_mixed_fleet(tmp_path: Path,
         str(BIN / "flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{fleet}",
         "--clientappio-api-address", f"127.0.0.1:{clientappio}", FLWR_HOME=str(homes["node"]), PATH=path,
     )  # fmt: skip
-    resident = start(FL, "client", "--server", f"127.0.0.1:{fleet}", log="resident.log")
+    resident = start(FL, "client", "--insecure", "--server", f"127.0.0.1:{fleet}", log="resident.log")
     until(lambda: "joined" in (tmp_path / "resident.log").read_text(), "the resident client", resident)
     (homes["cli"] / "config.toml").write_text(
         f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{control}"\ninsecure = true\n'

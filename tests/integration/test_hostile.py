@@ -17,7 +17,6 @@ from fl_client.connection import Connection, _bare
 from fl_client.node import Node
 from fl_common import wire
 from fl_common.settings import Settings
-from fl_server.control import Control
 from fl_server.runs import Run
 
 GARBAGE = np.random.default_rng(0).bytes(400)
@@ -97,7 +96,7 @@ def test_garbage_on_the_wire_is_rejected_and_the_run_goes_on(tmp_path: Path, mon
     with (
         LocalFederation(tmp_path, clients=2) as federation,
         hostile_client(federation.addresses.fleet),
-        Control(federation.addresses.control) as control,
+        federation.control() as control,
     ):
         control.submit(settings)
         events = list(run.follow(lambda: bool(federation.tend())))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_server import access
 from fl_server.superlink import free_ports
 from tests.integration.conftest import FL, Start, descendants, fl, stop, until
 
@@ -23,18 +24,24 @@ class Fleet:
             "--control-port", str(self.control), "--appio-port", str(self.appio), log="server.log",
         )  # fmt: skip
         until(lambda: "server is up" in self.log("server"), "the server", self.server)
+        entry = access.existing(directory / "store" / ".superlink")
+        self.token = access.enrolment_token(entry, uses=100, seconds=600.0).text
 
     def log(self, name: str) -> str:
         path = self.directory / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
     def client(self, name: str, *arguments: str):  # type: ignore[no-untyped-def]
-        client = self.start(FL, "client", "--server", f"127.0.0.1:{self.fleet}", *arguments, log=f"{name}.log")
+        client = self.start(
+            FL, "client", "--server", f"127.0.0.1:{self.fleet}", "--state", str(self.directory / name), *arguments,
+            log=f"{name}.log", FL_ENROLL_TOKEN=self.token,
+        )  # fmt: skip
         until(lambda: "joined" in self.log(name), f"{name} to join", client)
         return client
 
     def run(self, *arguments: str):  # type: ignore[no-untyped-def]
-        return fl("run", "--server", f"127.0.0.1:{self.control}", "--json", *arguments)
+        store = ("--store", str(self.directory / "store"))
+        return fl("run", "--server", f"127.0.0.1:{self.control}", *store, "--json", *arguments)
 
 
 @pytest.fixture
@@ -97,7 +104,8 @@ def test_a_superlink_that_falls_is_started_again_and_the_client_finds_it(fleet: 
 def test_a_client_told_to_stop_finishes_the_message_in_hand(fleet: Fleet, start: Start) -> None:
     client = fleet.client("client-0")
     run = start(
-        FL, "run", "--server", f"127.0.0.1:{fleet.control}", "--json", "--rounds", "1", "--set", "min_clients=1",
+        FL, "run", "--server", f"127.0.0.1:{fleet.control}", "--store", str(fleet.directory / "store"), "--json",
+        "--rounds", "1", "--set", "min_clients=1",
         "--set", "local_epochs=500", "--set", "fraction_evaluate=0", log="run.log",
     )  # fmt: skip
     until(lambda: "received: train" in fleet.log("client-0"), "a message in hand", run)

@@ -11,6 +11,7 @@ from flwr.superlink.grid import GrpcGrid
 
 from fl_common.nursery import Nursery
 from fl_common.settings import Settings
+from fl_server import access
 from fl_server.control import Control
 from fl_server.superlink import Addresses, SuperLink
 
@@ -40,7 +41,7 @@ class Server:
             self.nursery,
             self.addresses,
             directory=directory,
-            home=directory,
+            access=access.prepare(directory, insecure=True),
             database=database,
             environment=environment,
         )

@@ -8,11 +8,12 @@ from driven import Server, until
 
 from fl_common.errors import NetworkError
 from fl_common.nursery import Nursery
+from fl_server import access
 from fl_server.superlink import Addresses, SuperLink, check_free, free_ports
 
 
 def superlink(directory, addresses):
-    return SuperLink(Nursery(("flwr.server.app",)), addresses, directory=directory, home=directory)
+    return SuperLink(Nursery(("flwr.server.app",)), addresses, directory=directory, access=access.prepare(directory))
 
 
 def listening():
@@ -55,7 +56,7 @@ def test_a_superlink_that_refuses_its_arguments_is_an_error_with_its_last_words(
         Nursery(("flwr.server.app",)),
         Addresses.local(),
         directory=tmp_path,
-        home=tmp_path,
+        access=access.prepare(tmp_path),
         database=tmp_path / "state.db",
         environment={"FLWR_TELEMETRY_ENABLED": "0"},
     )

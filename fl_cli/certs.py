@@ -1,0 +1,78 @@
+"""`fl certs`: the server's CA and certificate: make them, show them."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_cli import options
+from fl_cli.server import names_of
+from fl_cli.table import print_json
+
+certs = typer.Typer(help="The server's CA and certificate: make them, show them.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(certs, name="certs")
+
+
+@certs.command("init")
+def init(
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="DNS-OR-IP", envvar="FL_SERVER_NAMES", help="What clients call the server by."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="Lifetime of the server certificate.")] = 90,
+    ca_days: Annotated[int, typer.Option(min=1, help="Lifetime of the CA, where it is made now.")] = 3650,
+    store: options.Store = None,
+) -> None:
+    """Make a CA, where the store has none, and a new server certificate. A running server takes it at once."""
+    from fl_server import certificates
+    from fl_server.access import own_names
+    from fl_server.certificates import LOCAL_NAMES
+
+    home = options.home_of(store)
+    names = names_of(name) or own_names("0.0.0.0")  # noqa: S104 - asks for this machine's names; nothing listens
+    wanted = list(dict.fromkeys(map(certificates.normal, [*names, *LOCAL_NAMES])))
+    files = certificates.init(home, wanted, days=days, ca_days=ca_days)
+    typer.echo(f"CA           {files.ca}")
+    typer.echo(f"certificate  {files.certificate}, for {', '.join(wanted)}")
+    typer.echo(f"             until {certificates.day(certificates.describe(files.certificate).ends)}")
+
+
+@certs.command("show")
+def show(
+    file: Annotated[
+        Path | None, typer.Argument(help="A certificate. (default: those of the server in --store)")
+    ] = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show for which names the certificates are, and until when."""
+    from fl_server import access, certificates
+
+    if file is not None:
+        wanted = {"certificate": file}
+    else:
+        files = access.existing(options.home_of(store)).files
+        wanted = {"ca": files.ca, "server": files.certificate}
+    for what, path in wanted.items():
+        found = certificates.describe(path)
+        left = (found.ends - datetime.datetime.now(datetime.UTC)).total_seconds() / 86_400
+        if as_json:
+            print_json(
+                {
+                    "what": what, "file": str(path), "subject": found.subject, "names": list(found.names),
+                    "begins": found.begins.isoformat(), "ends": found.ends.isoformat(), "days_left": round(left, 1),
+                    "fingerprint": found.fingerprint,
+                }
+            )  # fmt: skip
+            continue
+        typer.echo(f"{what}: {path}")
+        typer.echo(f"  subject      {found.subject}")
+        if found.names:
+            typer.echo(f"  names        {', '.join(found.names)}")
+        typer.echo(f"  until        {certificates.day(found.ends)} ({left:.0f} days)")
+        typer.echo(f"  fingerprint  SHA-256 {found.fingerprint}")

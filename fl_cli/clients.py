@@ -1,0 +1,118 @@
+"""`fl clients`: who was let in, who was there lately, what came of their replies; and how one is shut out."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fl_cli import options
+from fl_cli.table import ago, print_json, table
+
+LEDGER = "clients.json"  # of each run: {node id: {"client", "rounds", "rejected": {reason: n}, ...}}
+
+clients = typer.Typer(
+    help="List the server's clients; `fl clients revoke ID` shuts one out.", invoke_without_command=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(clients, name="clients")
+
+
+@dataclass
+class Account:
+    """What the ledgers of all runs say of one client."""
+
+    rounds: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+@clients.callback()
+def list_(context: typer.Context, store: options.Store = None, as_json: options.Json = False) -> None:
+    """List the clients that the server in --store knows; fl clients revoke ID shuts one out."""
+    context.obj = store
+    if context.invoked_subcommand is not None:
+        return
+    from fl_server import access
+    from fl_server.registry import Registry
+
+    directory = options.store_or_default(store)
+    known = Registry(access.existing(options.home_of(store)).home).clients()
+    accounts = summed(directory, {str(each.node): each.identity for each in known if each.node})
+    now = time.time()
+    if as_json:
+        for each in known:
+            print_json(_as_json(each, accounts.get(each.identity, Account())))
+        return
+    rows = [_row(each, accounts.get(each.identity, Account()), now) for each in known]
+    head = ("client", "node", "labels", "since", "last seen", "rounds", "rejected", "state")
+    table(head, rows, "no clients yet; `fl enroll token` makes a token that lets one in")
+
+
+@clients.command("revoke")
+def revoke(
+    context: typer.Context,
+    identity: Annotated[str, typer.Argument(metavar="ID", help="A client's id, its beginning, or its node id.")],
+    store: options.Store = None,
+) -> None:
+    """Cut client ID off at once and for good: its open connection ends, and its key never comes in again."""
+    from fl_server import access
+    from fl_server.registry import Registry
+
+    registry = Registry(access.existing(options.home_of(store or context.obj)).home)
+    found = registry.found(identity)
+    registry.revoke(found.identity)
+    typer.echo(f"client {found.identity} is revoked")
+
+
+def summed(store: Path, client_of: Mapping[str, str]) -> dict[str, Account]:
+    """Return what the ledgers of a store's runs say of each client. A ledger that cannot be read is left out."""
+    accounts: dict[str, Account] = {}
+    for node, entry in _entries(sorted(store.glob(f"*/{LEDGER}"))):
+        client = str(entry.get("client") or client_of.get(node, ""))
+        if client:
+            account = accounts.setdefault(client, Account())
+            account.rounds += int(entry.get("rounds", 0))
+            account.rejected.update({str(reason): int(n) for reason, n in dict(entry.get("rejected", {})).items()})
+    return accounts
+
+
+def _entries(ledgers: Iterable[Path]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for path in ledgers:
+        try:
+            yield from json.loads(path.read_text()).items()
+        except (OSError, ValueError, AttributeError) as error:
+            typer.echo(f"warning: {path} cannot be read: {error}", err=True)
+
+
+def _row(client: Any, account: Account, now: float) -> tuple[str, ...]:
+    return (
+        client.identity,
+        str(client.node or "-"),
+        options.spelled(client.labels),
+        ago(client.since, now),
+        ago(client.seen, now),
+        str(account.rounds),
+        str(account.rejected.total()),
+        "revoked" if client.revoked is not None else "",
+    )
+
+
+def _as_json(client: Any, account: Account) -> dict[str, Any]:
+    return {
+        "client": client.identity,
+        "node": client.node,
+        "labels": dict(client.labels),
+        "token": client.token,
+        "since": client.since,
+        "seen": client.seen,
+        "revoked": client.revoked,
+        "rounds": account.rounds,
+        "rejected": dict(account.rejected),
+    }

@@ -1,0 +1,46 @@
+"""The enrolment service as both sides know it: a gRPC service of ours on the port of Flower's Fleet API.
+
+Its messages are small JSON objects. `Authority` says which CA the server's certificate is of (a client compares its
+fingerprint with its token's); `Enrol` shows a token and proves the possession of a key; `Stay` is an open call that
+ends when the connection does.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+SERVICE = "parterre.Enrolment"
+AUTHORITY, ENROL, STAY = "Authority", "Enrol", "Stay"
+MOST_BYTES = 16_384  # of a message; a real one has about 1,000
+
+SESSION_HEADER = "parterre-session"  # which process speaks under a key: random, made at its start
+HEARTBEAT_HEADER = "parterre-heartbeat-seconds"  # how often the server wants to hear from a node
+
+UNKNOWN = "this server does not know this client's key"
+REVOKED = "this client was revoked"
+REPLACED = "another process has joined under this client's key"
+
+
+def path(method: str) -> str:
+    """Return a method's full gRPC name."""
+    return f"/{SERVICE}/{method}"
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """Return a message as bytes."""
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def decode(content: bytes) -> dict[str, str]:
+    """Return the texts of a message. Raises ValueError where it is not a JSON object of short texts."""
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"expected at most {MOST_BYTES} bytes")
+    message = json.loads(content)
+    if not isinstance(message, dict) or not all(isinstance(value, str) for value in message.values()):
+        raise ValueError("expected an object of texts")
+    return message
+
+
+def proof(token: str, public_key: bytes, time: str) -> bytes:
+    """Return what a client signs to prove that it holds the key that it asks to have enrolled."""
+    return b"\n".join([b"parterre enrolment 1", token.encode(), time.encode(), public_key])

@@ -1,0 +1,332 @@
+"""Where Flower's SuperLink is told who may come in. Everything that is changed in Flower is changed here, in `install`.
+
+Clients: Flower's node authentication stays as it is; before it stand a look at who is revoked, and after it the
+sessions. Control: a bearer credential, checked by a plugin of the kind Flower has for accounts. TLS: certificates are
+read again when they were renewed.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import grpc
+from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, PUBLIC_KEY_HEADER
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    DeactivateNodeRequest,
+    RegisterNodeFleetRequest,
+)
+from flwr.server import app as superlink_app
+from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import (
+    NodeAuthServerInterceptor,
+    _unary_unary_rpc_terminator,
+)
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
+from flwr.supercore.utils import get_metadata_bytes, get_metadata_str
+from flwr.superlink.auth_plugin import ControlAuthnPlugin, NoOpControlAuthzPlugin
+from flwr.superlink.servicer.control import control_grpc
+
+from fl_common import enrolment, keys
+from fl_common.errors import ParterreError
+from fl_server import liveness
+from fl_server.access import Access
+from fl_server.certificates import read_public
+from fl_server.enrolment import Desk, EnrolmentInterceptor, Failures
+from fl_server.liveness import Seen, Sessions
+from fl_server.registry import Registry
+
+log = logging.getLogger(__name__)
+
+MOST_CALLS = 8192  # at once: each client holds one open, and makes one at a time
+THREADS = 1000
+LOOK_SECONDS = 0.5  # how soon a revocation reaches who is silent
+NOTE_SECONDS = 2.0  # how often is written down who was heard of
+
+
+class NodeGate(NodeAuthServerInterceptor):
+    """Flower's node authentication with what it lacks: revocation at once, keys enrolled elsewhere, and sessions.
+
+    Without a registry (`--insecure`), any key may come, as in Flower.
+    """
+
+    def __init__(
+        self, state_factory: LinkStateFactory, registry: Registry | None, sessions: Sessions, seen: Seen, beat: float
+    ) -> None:
+        super().__init__(state_factory)
+        self._registry = registry
+        self._sessions = sessions
+        self._seen = seen
+        self._heartbeat_seconds = beat
+        self._id_of = functools.lru_cache(maxsize=65_536)(keys.client_id)
+
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Refuse who is revoked, and what is malformed; then authenticate as Flower does."""
+        if not handler_call_details.method.startswith("/flwr.proto.Fleet/"):
+            return continuation(handler_call_details)
+        try:
+            key = get_metadata_bytes(handler_call_details.invocation_metadata, PUBLIC_KEY_HEADER)
+            if self._registry is not None and key and self._id_of(key) in self._registry.revoked():
+                return _unary_unary_rpc_terminator(enrolment.REVOKED)
+            return super().intercept_service(continuation, handler_call_details)
+        except (ParterreError, ValueError, TypeError, AttributeError) as error:  # of what a stranger sent
+            log.info("malformed authentication metadata: %s", type(error).__name__)
+            return _unary_unary_rpc_terminator("Malformed authentication metadata")
+
+    def _wrap_method_handler(self, method_handler: Any, received_public_key: bytes) -> Any:
+        flowers: Any = super()._wrap_method_handler(method_handler, received_public_key)
+        client = self._id_of(received_public_key)
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            session = get_metadata_str(context.invocation_metadata(), enrolment.SESSION_HEADER) or ""
+            if isinstance(request, ActivateNodeRequest):
+                if request.public_key != received_public_key:
+                    context.abort(grpc.StatusCode.UNAUTHENTICATED, "the key in the request is not the one that signed")
+                self._admit(client, received_public_key, context)
+                if session:
+                    return self._activate(client, session, request, context)
+            elif session and not isinstance(request, RegisterNodeFleetRequest):
+                if not self._sessions.is_current(client, session):
+                    context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.REPLACED)
+                if isinstance(request, DeactivateNodeRequest):
+                    self._sessions.left(client)
+            response = flowers.unary_unary(request, context)
+            if self._registry is not None:
+                self._seen.now(client)
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(
+            call,
+            request_deserializer=method_handler.request_deserializer,
+            response_serializer=method_handler.response_serializer,
+        )
+
+    def _activate(
+        self, client: str, session: str, request: ActivateNodeRequest, context: grpc.ServicerContext
+    ) -> ActivateNodeResponse:
+        state = self.state_factory.state()
+        node_id = state.get_node_id_by_public_key(request.public_key)
+        if node_id is None or not liveness.take_place(state, node_id, self._heartbeat_seconds):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.UNKNOWN)
+        self._sessions.begin(client, session)
+        self._seen.now(client)
+        context.send_initial_metadata(((enrolment.HEARTBEAT_HEADER, f"{self._heartbeat_seconds:g}"),))
+        return ActivateNodeResponse(node_id=node_id)
+
+    def _admit(self, client: str, key: bytes, context: grpc.ServicerContext) -> None:
+        """Make an enrolled key a node of Flower's, and a node registered by Flower's tools a client of ours."""
+        if self._registry is None:
+            return
+        state = self.state_factory.state()
+        node_id = state.get_node_id_by_public_key(key)
+        known = self._registry.client(client)
+        if node_id is None and known is not None and known.public_key == key:
+            try:
+                node_id = state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0)
+            except ValueError:  # it was unregistered by Flower's tools, which is for good
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.REVOKED)
+        if node_id is None:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.UNKNOWN)
+        if known is None:
+            known = self._registry.add_key(key, {})
+        if known.node != node_id:
+            self._registry.settle(client, node_id)
+
+
+class CredentialPlugin(ControlAuthnPlugin):
+    """Lets into Control who shows the credential, in the header in which Flower's own tools send an access token."""
+
+    def __init__(self, file: Path, account: AccountInfo) -> None:
+        self._file = file
+        self._account = account
+
+    def validate_tokens_in_metadata(
+        self, metadata: Sequence[tuple[str, str | bytes]]
+    ) -> tuple[bool, AccountInfo | None]:
+        """Compare in constant time. The file is read each time, so that a new credential holds at once."""
+        shown = get_metadata_str(metadata, ACCESS_TOKEN_KEY) or ""
+        good = hmac.compare_digest(_digest(shown.encode()), _digest(self._file.read_bytes().strip()))
+        return (True, self._account) if good and shown else (False, None)
+
+    def refresh_tokens(
+        self, metadata: Sequence[tuple[str, str | bytes]]
+    ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
+        """There is nothing to refresh."""
+        return None, None
+
+    def get_login_details(self) -> AccountAuthLoginDetails | None:
+        """There is no log-in: the credential is a file."""
+        return None
+
+    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
+        """There is no log-in: the credential is a file."""
+        return None
+
+
+@dataclass
+class Keeper:
+    """Carries what commands wrote into the registry over to Flower's state, and what was seen into the registry."""
+
+    registry: Registry
+    sessions: Sessions
+    seen: Seen
+    state_factory: LinkStateFactory
+
+    def start(self) -> None:
+        """Do so for ever, in a thread of its own."""
+        threading.Thread(target=self._run, name="keeper", daemon=True).start()
+
+    def _run(self) -> None:
+        expelled: frozenset[str] = frozenset()
+        noted = time.monotonic()
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                revoked = self.registry.revoked()
+                for client in revoked - expelled:
+                    self.expel(client)
+                expelled = revoked
+                if time.monotonic() - noted > NOTE_SECONDS:
+                    noted = time.monotonic()
+                    self.registry.note_seen(self.seen.taken())
+            except Exception:  # a full disk, say, must not end revocation
+                log.exception("the keeper failed; it goes on")
+
+    def expel(self, client: str) -> None:
+        """Make Flower forget a client that was revoked, and end its connection."""
+        state = self.state_factory.state()
+        found = self.registry.client(client)
+        node_id = state.get_node_id_by_public_key(found.public_key) if found else None
+        if node_id is not None:
+            state.delete_node(NOOP_FLWR_AID, node_id)
+        self.sessions.expel(client)
+
+
+def install(access: Access) -> None:
+    """Put all this into Flower, in a process that is about to run its SuperLink."""
+    sessions, seen = Sessions(), Seen()
+    registry = None if access.insecure else Registry(access.home)
+    beat = liveness.interval(access.lost_after_seconds)
+    liveness.allow_short_intervals()
+    first: list[grpc.ServerInterceptor] = []  # of the Fleet server: filled when Flower makes its gate
+
+    def node_gate(state_factory: LinkStateFactory) -> NodeGate:
+        if registry is not None:
+            Keeper(registry, sessions, seen, state_factory).start()
+        first.append(EnrolmentInterceptor(_desk(access, registry, sessions, state_factory)))
+        return NodeGate(state_factory, registry, sessions, seen, beat)
+
+    _replace(superlink_app, "NodeAuthServerInterceptor", node_gate)
+    _replace(superlink_app, "generic_create_grpc_server", functools.partial(_make_server, access, first))
+    _replace(control_grpc, "generic_create_grpc_server", functools.partial(_make_server, access, []))
+    if not access.insecure:
+        account = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+        plugin = CredentialPlugin(access.credential, account)
+        plugins = (plugin, NoOpControlAuthzPlugin(Path(), True))
+        _replace(superlink_app, "_load_control_auth_plugins", lambda *_: plugins)
+
+
+def _replace(module: ModuleType, name: str, value: object) -> None:
+    """Replace what a module of Flower's calls by a name that it must have: a Flower that has it no more is refused."""
+    getattr(module, name)
+    setattr(module, name, value)
+
+
+def _desk(access: Access, registry: Registry | None, sessions: Sessions, state_factory: LinkStateFactory) -> Desk:
+    def is_node(key: bytes) -> bool:
+        return state_factory.state().get_node_id_by_public_key(key) is not None
+
+    def lost(key: bytes) -> None:
+        state = state_factory.state()
+        node_id = state.get_node_id_by_public_key(key)
+        if node_id is not None and state.deactivate_node(node_id):
+            log.warning("the connection of node %d ended without a goodbye; it counts as lost", node_id)
+
+    authority = b"" if access.insecure else read_public(access.files.ca)
+    return Desk(authority, registry, sessions, Failures(), is_node, lost)
+
+
+def _make_server(
+    access: Access,
+    first: Sequence[grpc.ServerInterceptor],
+    servicer_and_add_fn: tuple[Any, Callable[[Any, grpc.Server], None]],
+    server_address: str,
+    max_message_length: int,
+    certificates: tuple[bytes, bytes, bytes] | None = None,
+    interceptors: Sequence[grpc.ServerInterceptor] | None = None,
+) -> grpc.Server:
+    """Make a server as Flower does, with `first` before its interceptors and certificates that can be renewed."""
+    server = _server(max_message_length, [*first, *(interceptors or [])])
+    servicer, add = servicer_and_add_fn
+    add(servicer, server)
+    if certificates is None:
+        port = server.add_insecure_port(server_address)
+    else:
+        port = server.add_secure_port(server_address, _credentials(access))
+    server.bound_address = f"{server_address.rpartition(':')[0]}:{port}"  # type: ignore[attr-defined]
+    return server
+
+
+def _server(max_message_length: int, interceptors: list[grpc.ServerInterceptor]) -> grpc.Server:
+    """Return a server like Flower's, for more connections that are open and idle."""
+    return grpc.server(
+        concurrent.futures.ThreadPoolExecutor(max_workers=THREADS),
+        maximum_concurrent_rpcs=MOST_CALLS,
+        options=[
+            ("grpc.max_concurrent_streams", MOST_CALLS),
+            ("grpc.max_send_message_length", max_message_length),
+            ("grpc.max_receive_message_length", max_message_length),
+            ("grpc.keepalive_time_ms", 210_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.keepalive_permit_without_calls", 0),
+        ],
+        interceptors=interceptors,
+    )
+
+
+def _credentials(access: Access) -> grpc.ServerCredentials:
+    """Return credentials that are read again, at a handshake, when the certificate's file has changed."""
+    lock = threading.Lock()
+    known = [_stamp(access)]
+
+    def configuration() -> Any:
+        return grpc.ssl_server_certificate_configuration([access.files.pair()])
+
+    def fetch() -> Any:
+        with lock:
+            if (stamp := _stamp(access)) == known[0]:
+                return None
+            try:
+                fresh = configuration()
+            except ParterreError as error:
+                log.error("the new certificate cannot be used: %s", error)
+                return None
+            known[0] = stamp
+            log.warning("the server's certificate was renewed")
+            return fresh
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), fetch)
+
+
+def _stamp(access: Access) -> tuple[int, int]:
+    try:
+        status = access.files.certificate.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()

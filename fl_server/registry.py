@@ -1,0 +1,272 @@
+"""Who may come in: the clients that a server knows and the tokens that admit new ones, in one SQLite file of its home.
+
+Commands and the SuperLink open it side by side: every change is one transaction. The file holds no key of a client but
+public ones, and of a token only the SHA-256 of its secret.
+"""
+
+import hmac
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from fl_common import keys
+from fl_common.errors import AccessError, SecretError, StoreError
+from fl_common.tokens import Token
+
+FILE = "clients.db"
+BUSY_SECONDS = 10.0
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS client (
+    id TEXT PRIMARY KEY, public_key BLOB NOT NULL, node TEXT NOT NULL DEFAULT '', labels TEXT NOT NULL,
+    token TEXT NOT NULL, since REAL NOT NULL, seen REAL, revoked REAL
+);
+CREATE TABLE IF NOT EXISTS token (
+    id TEXT PRIMARY KEY, digest BLOB NOT NULL, labels TEXT NOT NULL, uses INTEGER NOT NULL,
+    used INTEGER NOT NULL DEFAULT 0, made REAL NOT NULL, expires REAL NOT NULL, revoked REAL
+);
+"""
+NOT_VALID = "the enrolment token is not valid here"  # one answer for unknown, wrong and revoked: no oracle
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client that was let in: `token` is the id of the token it came by, "" where its key was registered by hand."""
+
+    identity: str
+    public_key: bytes
+    node: int
+    labels: Labels
+    token: str
+    since: float
+    seen: float | None
+    revoked: float | None
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token as it stands. Times are seconds since 1970."""
+
+    identity: str
+    labels: Labels
+    uses: int
+    used: int
+    made: float
+    expires: float
+    revoked: float | None
+
+    def state(self, now: float) -> str:
+        """Say whether it still admits anybody: "good", "used up", "expired" or "revoked"."""
+        if self.revoked is not None:
+            return "revoked"
+        if now >= self.expires:
+            return "expired"
+        return "used up" if self.used >= self.uses else "good"
+
+
+class Registry:
+    """The clients and tokens of one server. Every method is one transaction, from any thread."""
+
+    def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._revoked: tuple[int, frozenset[str]] | None = None
+        try:
+            (home / FILE).touch(mode=0o600)
+            self._db = sqlite3.connect(home / FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.executescript(SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"cannot open {home / FILE}: {error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    # Tokens
+
+    def add_token(self, token: Token, *, uses: int, seconds: float, labels: Labels) -> None:
+        """Let a new token admit `uses` clients within `seconds` from now."""
+        now = self._clock()
+        row = (token.identity, token.digest, json.dumps(dict(labels)), uses, now, now + seconds)
+        with self._change() as db:
+            db.execute("INSERT INTO token (id, digest, labels, uses, made, expires) VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def tokens(self) -> list[TokenRecord]:
+        """Return the tokens, the oldest first."""
+        with self._lock:
+            rows = self._db.execute("SELECT * FROM token ORDER BY made").fetchall()
+        return [
+            TokenRecord(
+                row["id"], json.loads(row["labels"]), row["uses"], row["used"], row["made"], row["expires"],
+                row["revoked"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def revoke_token(self, identity: str) -> None:
+        """Let a token admit nobody from now on. Raises StoreError where there is none of that id."""
+        with self._change() as db:
+            changed = db.execute("UPDATE token SET revoked = ? WHERE id = ?", (self._clock(), identity)).rowcount
+        if not changed:
+            raise StoreError(f"there is no token {identity!r}. See `fl enroll list`.")
+
+    def admit(self, token: Token, public_key: bytes) -> Client:
+        """Enrol the holder of a key by a token, and count a use of it. A key that is enrolled already counts none.
+
+        Raises AccessError where the token or the key is not good.
+        """
+        identity, now = keys.client_id(public_key), self._clock()
+        with self._change() as db:
+            row = db.execute("SELECT * FROM token WHERE id = ?", (token.identity,)).fetchone()
+            known = row["digest"] if row else bytes(len(token.digest))
+            if not hmac.compare_digest(known, token.digest) or row is None or row["revoked"] is not None:
+                raise AccessError(NOT_VALID)
+            if now >= row["expires"]:
+                raise AccessError("the enrolment token has expired. Make a new one with `fl enroll token`.")
+            before = _client(db, identity)
+            if before is not None:
+                return _unrevoked(before)
+            if row["used"] >= row["uses"]:
+                raise AccessError("the enrolment token is used up. Make a new one with `fl enroll token`.")
+            db.execute("UPDATE token SET used = used + 1 WHERE id = ?", (token.identity,))
+            return _insert(db, identity, public_key, row["labels"], token.identity, now)
+
+    # Clients
+
+    def add_key(self, public_key: bytes, labels: Labels) -> Client:
+        """Enrol the holder of a public key by hand. Raises AccessError where that key was revoked."""
+        identity = keys.client_id(public_key)
+        canonical = keys.public_pem(keys.read_public(public_key))
+        with self._change() as db:
+            before = _client(db, identity)
+            if before is not None:
+                return _unrevoked(before)
+            return _insert(db, identity, canonical, json.dumps(dict(labels)), "", self._clock())
+
+    def clients(self) -> list[Client]:
+        """Return all clients ever let in, the oldest first."""
+        with self._lock:
+            return [_from(row) for row in self._db.execute("SELECT * FROM client ORDER BY since, id").fetchall()]
+
+    def client(self, identity: str) -> Client | None:
+        """Return a client by its whole id."""
+        with self._lock:
+            return _client(self._db, identity)
+
+    def found(self, start: str) -> Client:
+        """Return the one client whose id, or node id, begins so. Raises StoreError where that is none or several."""
+        matching = [each for each in self.clients() if each.identity.startswith(start) or str(each.node) == start]
+        if len(matching) != 1 or not start:
+            which = "several clients" if matching else "no client"
+            raise StoreError(f"{which} whose id begins with {start!r}. See `fl clients`.")
+        return matching[0]
+
+    def revoke(self, identity: str) -> None:
+        """Shut a client out for good: neither this session nor a token lets its key in again."""
+        with self._change() as db:
+            db.execute("UPDATE client SET revoked = ? WHERE id = ? AND revoked IS NULL", (self._clock(), identity))
+
+    def settle(self, identity: str, node: int) -> None:
+        """Note the node id that Flower has given a client."""
+        with self._change() as db:
+            db.execute("UPDATE client SET node = ? WHERE id = ?", (str(node), identity))
+
+    def note_seen(self, moments: Mapping[str, float]) -> None:
+        """Note when clients were last heard of."""
+        rows = [(moment, identity) for identity, moment in moments.items()]
+        with self._change() as db:
+            db.executemany("UPDATE client SET seen = ? WHERE id = ?", rows)
+
+    def revoked(self) -> frozenset[str]:
+        """Return the ids of those shut out. Cheap: read again only when another connection has written."""
+        with self._lock:
+            version = self._db.execute("PRAGMA data_version").fetchone()[0]
+            if self._revoked is None or self._revoked[0] != version:
+                rows = self._db.execute("SELECT id FROM client WHERE revoked IS NOT NULL").fetchall()
+                self._revoked = (version, frozenset(row["id"] for row in rows))
+            return self._revoked[1]
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")  # one writer at a time: a token's last use has one taker
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise StoreError(f"the registry of clients cannot be changed: {error}") from None
+                raise
+            finally:
+                self._revoked = None
+
+
+def labels(home: Path) -> Mapping[int, Labels]:
+    """Return {node id: {label: value}} of every client that was given a node id. Empty without a registry."""
+    if not (home / FILE).exists():
+        return MappingProxyType({})
+    registry = Registry(home)
+    try:
+        return MappingProxyType({each.node: each.labels for each in registry.clients() if each.node})
+    finally:
+        registry.close()
+
+
+def identities(home: Path) -> Mapping[int, str]:
+    """Return {node id: client id} of every client that was given a node id. Empty without a registry."""
+    if not (home / FILE).exists():
+        return MappingProxyType({})
+    registry = Registry(home)
+    try:
+        return MappingProxyType({each.node: each.identity for each in registry.clients() if each.node})
+    finally:
+        registry.close()
+
+
+def parse_labels(assignments: list[str] | None) -> dict[str, str]:
+    """Return {"site": "berlin"} of ["site=berlin"]. Raises SecretError where one is no KEY=VALUE."""
+    found: dict[str, str] = {}
+    for each in assignments or []:
+        key, equals, value = each.partition("=")
+        if not (equals and key.strip() and value.strip()):
+            raise SecretError(f"--label takes KEY=VALUE, such as site=berlin; got {each!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _insert(db: sqlite3.Connection, identity: str, public_key: bytes, labels_: str, token: str, now: float) -> Client:
+    db.execute(
+        "INSERT INTO client (id, public_key, labels, token, since) VALUES (?, ?, ?, ?, ?)",
+        (identity, public_key, labels_, token, now),
+    )
+    return Client(identity, public_key, 0, json.loads(labels_), token, now, None, None)
+
+
+def _client(db: sqlite3.Connection, identity: str) -> Client | None:
+    row = db.execute("SELECT * FROM client WHERE id = ?", (identity,)).fetchone()
+    return _from(row) if row else None
+
+
+def _unrevoked(client: Client) -> Client:
+    if client.revoked is not None:
+        raise AccessError(f"client {client.identity} was revoked: its key is not let in again")
+    return client
+
+
+def _from(row: sqlite3.Row) -> Client:
+    return Client(
+        row["id"], row["public_key"], int(row["node"] or 0), json.loads(row["labels"]), row["token"], row["since"],
+        row["seen"], row["revoked"],
+    )  # fmt: skip
