@@ -15,7 +15,7 @@ from fl_server import access
 from fl_server.control import Control
 from fl_server.superlink import Addresses, SuperLink
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 
 class Driven(SuperLink):
