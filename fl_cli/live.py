@@ -23,7 +23,7 @@ from fl_cli.words import Event, duration, measure, size
 
 AROUND, OUTCOME = 10, 6  # lines of the picture that are not rounds, and those of the outcome
 NOTES = 4
-NOTED = ("rejected", "dropped", "aside", "back", "repeat", "damaged", "engine", "restarted", "paused")
+NOTED = ("rejected", "dropped", "aside", "back", "repeat", "damaged", "engine", "hostile", "restarted", "paused")
 WIDE, ROOMY = 92, 72  # columns for the bars of accuracy, and for the traffic
 RECENT = 10  # rounds that the estimate of the time left rests on
 

@@ -51,6 +51,7 @@ def run(
         assignments=assign,
         config=config,
     )
+    settings.check_deployable()
     with stopping_on_signals(), reach(server, store, ca, credential, insecure=insecure) as control:
         run_id = control.submit(settings)
         typer.echo(f"submitted as run {run_id}", err=True)

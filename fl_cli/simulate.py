@@ -94,6 +94,7 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
     from fl_server.app import serve
     from fl_simulation.engine import BatchedEngine
     from fl_simulation.grid import SimulatedGrid
+    from fl_simulation.hostile import with_hostile
 
     directory = Path(settings.out)
     with stopping_on_signals(), Display.for_terminal(as_json=as_json) as display:
@@ -102,9 +103,10 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
             engine = BatchedEngine(settings)
             if settings.partitions:
                 engine.pool(settings.partitions)
+            peopled = with_hostile(engine, settings, clients, lambda event: engine.announce(event))
             writing = run or Run.create(directory, settings)
             engine.announce = lambda event: shown.on_event(writing.append(event))
-            serve(SimulatedGrid(clients, engine), settings, writing, observer=shown, evaluate=engine.test())
+            serve(SimulatedGrid(clients, peopled), settings, writing, observer=shown, evaluate=engine.test())
         except Stopped as stopped:
             display.close()
             typer.echo(f"stopped; go on with: fl resume {short(directory)}", err=True)

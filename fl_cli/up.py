@@ -58,6 +58,7 @@ def up(
     )
     if settings.min_clients > clients:
         raise SettingsError(f"min_clients must be at most --clients ({clients}); got {settings.min_clients}")
+    settings.check_deployable()
     options.check_names(settings)
     directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
     run = Run.create(directory, settings.model_copy(update={"out": str(directory)}))

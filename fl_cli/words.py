@@ -129,6 +129,19 @@ def engine(event: Event) -> str:
     return f"simulated clients train by engine={event['engine']} ({event['reason']})"
 
 
+def hostility(event: Event) -> str:
+    """Return one line on the hostile clients of a simulation."""
+    parts = []
+    if event["hostile"]:
+        scale = f" (scale {event['scale']:g})" if event.get("scale") else ""
+        parts.append(
+            f"{event['hostile']} of {event['clients']} simulated clients are hostile: {event['attack']}{scale}"
+        )
+    if event["label_noise"]:
+        parts.append(f"{event['label_noise']:.0%} of every client's training labels are wrong")
+    return "; ".join(parts)
+
+
 def damage(event: Event) -> str:
     """Return one line on a damaged checkpoint."""
     return f"the checkpoint of round {event['round']} is damaged and passed over: {event['detail']}"
@@ -177,6 +190,7 @@ DESCRIBE: dict[str, Callable[[Event], str]] = {
     "restarted": restart,
     "paused": pause,
     "engine": engine,
+    "hostile": hostility,
     "finished": _finished,
     "failed": failure,
 }

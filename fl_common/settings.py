@@ -18,6 +18,8 @@ from fl_common.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "FL_"
 
+SIMULATED = ("hostile", "label_noise")  # what a deployed run refuses
+
 Scalar = bool | int | float | str
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -118,6 +120,14 @@ class Settings(BaseModel):
     )
     memory_gb: float = Field(4.0, gt=0, description="memory that a cohort's training may take; larger ones are split")
 
+    # Hostile clients of a simulation
+    hostile: float = Field(0.0, ge=0, lt=1, description="share of the clients that are hostile, drawn from the seed")
+    attack: Literal["sign_flip", "scale", "gaussian", "nan", "alie", "label_flip"] = Field(
+        "sign_flip", description="what they do to their updates, or to their labels"
+    )
+    attack_scale: float = Field(0.0, ge=0, description="how strongly, in the attack's own terms; 0 takes its default")
+    label_noise: float = Field(0.0, ge=0, le=1, description="share of every client's training labels that are wrong")
+
     # The run store
     store: str = Field("runs", description="directory that holds the runs")
     out: str = Field("", description="directory of this run; empty: a new one in the store")
@@ -141,6 +151,10 @@ class Settings(BaseModel):
             )
         if 0 < self.partitions < self.quorum:
             raise ValueError(f"quorum must be at most partitions ({self.partitions}); got {self.quorum}")
+        if not self.hostile and (self.attack != "sign_flip" or self.attack_scale):
+            raise ValueError(
+                f"attack={self.attack} needs somebody to attack: set hostile, the share of hostile clients"
+            )
         self.strategy_arguments()
         _readable(lambda: selectors.parse(self.where))
         _readable(lambda: ranges.parse(self.metric_limits))
@@ -150,6 +164,15 @@ class Settings(BaseModel):
     def strategy_arguments(self) -> dict[str, Any]:
         """Return `strategy_args` parsed. Raises ValueError where it is no JSON object."""
         return _json_object(self.strategy_args)
+
+    def check_deployable(self) -> None:
+        """Raise SettingsError where a setting is one that only a simulation can obey."""
+        changed = self.difference()
+        if names := [name for name in SIMULATED if name in changed]:
+            raise SettingsError(
+                f"{' and '.join(names)} can only be simulated, and this is a deployed run. Leave it out, or use "
+                "`fl simulate`."
+            )
 
     def run_config(self) -> dict[str, Scalar]:
         """Return the settings as Flower's flat run config, as `[tool.flwr.app.config]` and `flwr run -c` hold them."""

@@ -51,6 +51,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one federation to its end. The run config holds the settings."""
     settings = settings_.parse(context.run_config, source="the run config")
+    if not getattr(grid, "simulated", False):
+        settings.check_deployable()
     serve(grid, settings, continued(context.run_id) or open_run(settings, context.run_id))
 
 

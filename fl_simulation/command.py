@@ -22,8 +22,10 @@ from flwr.serverapp import ServerApp
 
 from fl_common import settings as settings_
 from fl_common.errors import ParterreError, SettingsError
+from fl_server.observers.standard_output import StandardOutput
 from fl_simulation.fast import import_tensorflow, share_cores
 from fl_simulation.grid import Engine, SimulatedGrid
+from fl_simulation.hostile import with_hostile
 
 OURS = "fl_client.app:app"
 ASSIGNMENT = re.compile(r"""([\w.\-]+)\s*=\s*('[^']*'|"[^"]*"|\S+)""")
@@ -107,7 +109,7 @@ def _batched(app: App, nodes: int) -> None:
         config |= _of_a_population(config, nodes)
         settings = settings_.parse(config, source="the run config")
         share_cores(settings)
-        engine = BatchedEngine(settings)
+        engine = with_hostile(BatchedEngine(settings), settings, nodes, StandardOutput().on_event)
     else:
         from fl_simulation.clients import ClientAppEngine
 

@@ -23,6 +23,8 @@ from fl_simulation.ahead import Ahead, Forecast, Order, Ready
 from fl_simulation.answers import Trained, one_by_one, together
 from fl_simulation.evaluation import Evaluations
 from fl_simulation.grid import failure
+from fl_simulation.hostile import alters_updates
+from fl_simulation.labels import mislabelled
 from fl_simulation.memory import GB, clients_at_once
 from fl_simulation.one_by_one import OneByOne
 from fl_simulation.pool import TRAIN, VALIDATION, Pool, pool_of
@@ -60,7 +62,7 @@ class BatchedEngine:
         self.trainer = LocalTrainer(self.task, settings)
         self.workers = workers or Workers.of_this_process(settings.workers)
         self.choice = Choice(self.trainer, settings.engine, self.workers, lambda event: self.announce(event))
-        self._mean = takes_mean(settings.strategy)
+        self._mean = takes_mean(settings.strategy) and not alters_updates(settings)
         self._evaluations = Evaluations(self.trainer, self.workers)
         self._pools: dict[int, Pool] = {}
         self._ahead = Ahead(settings, self.pool)
@@ -86,7 +88,8 @@ class BatchedEngine:
         """Return the data of all clients, of whom there are `partitions`. Raises DataError where it cannot be had."""
         if partitions not in self._pools:
             limit = self.settings.memory_gb * GB / 4
-            self._pools[partitions] = pool_of(self.task, self.trainer, partitions, limit)
+            pool = pool_of(self.task, self.trainer, partitions, limit)
+            self._pools[partitions] = mislabelled(pool, self.trainer.model, self.settings, partitions)
         return self._pools[partitions]
 
     def test(self) -> Callable[[Arrays], Mapping[str, float]] | None:

@@ -28,6 +28,8 @@ class Engine(Protocol):
 class SimulatedGrid(Grid):
     """Nodes 1 to `population`. Replies are made when they are pulled, and handed over one at a time."""
 
+    simulated = True  # what only a simulation can obey is not refused
+
     def __init__(self, population: int, engine: Engine, *, run_id: int = 1) -> None:
         if population < 1:
             raise SettingsError(f"a population has at least 1 client; got {population}.")
