@@ -21,6 +21,7 @@ from fl_server import report
 from fl_server.asking import Asking, evaluate_deadline
 from fl_server.clock import clock_of
 from fl_server.cohort import MESSAGE_MARGIN_SECONDS, Cohort
+from fl_server.commits import Commits
 from fl_server.leases import Leases
 from fl_server.limits import Limits, reply_bytes
 from fl_server.phase import Phase, QuorumMissed
@@ -72,8 +73,12 @@ class Rounds:
         self._asking = Asking(self._grid, self._strategy, self._settings, self._roster, self._clock)
         if self._clock.simulated:
             self._clock.sleep(max(0.0, state.clock - self._clock.now()))
-        while (reason := self._over(state)) is None:
-            state = self._round(state)
+        self._commits = Commits(self._run, self._observe)
+        try:
+            while (reason := self._over(state)) is None:
+                state = self._round(state)
+        finally:
+            self._commits.close()
         return state, reason
 
     def _over(self, state: State) -> str | None:
@@ -113,11 +118,9 @@ class Rounds:
             leases=self._roster.leases.notes(),
             clients=self._roster.notes(),
         )
-        committed = self._run.commit(state.checkpoint(self._strategy), event)
-        if self._roster.ledger.changed:
-            self._run.keep_clients(state.clients)
-            self._roster.ledger.changed = False
-        self._observe(committed)
+        clients = state.clients if self._roster.ledger.changed else None
+        self._roster.ledger.changed = False
+        self._commits.begin(state.checkpoint(self._strategy), event, clients)
         return state
 
     # ---- training
@@ -211,6 +214,7 @@ class Rounds:
         )
 
     def _announce(self, event: Mapping[str, Any]) -> None:
+        self._commits.settle()  # what is said now is said after the round before
         self._observe(self._run.append(event))
 
 
