@@ -264,7 +264,10 @@ def _gather_strategy_arguments(values: dict[str, Any]) -> dict[str, Any]:
         known = _json_object(values.get("strategy_args") or "")
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    return values | {"strategy_args": json.dumps(known | {key: _literal(value) for key, value in nested.items()})}
+    try:
+        return values | {"strategy_args": json.dumps(known | {key: _literal(value) for key, value in nested.items()})}
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"strategy.{next(iter(nested))}=...: expected values that JSON holds; {error}") from None
 
 
 def _json_object(text: Any) -> dict[str, Any]:

@@ -138,11 +138,17 @@ def _from_module(name: str, module: ModuleType, settings: Settings) -> Task:
             f"task {name} lacks {' and '.join(missing)}. A task module defines build_model() -> compiled keras.Model, "
             "load_partition(partition, partitions) -> (x_train, y_train), (x_val, y_val), and may define load_test()."
         )
-    bound = {key: _bound(getattr(module, key, None), settings) for key in (*REQUIRED, "load_test", "callbacks")}
+    bound = {
+        key: _bound(name, key, getattr(module, key, None), settings) for key in (*REQUIRED, "load_test", "callbacks")
+    }
     return Task(name, **bound)
 
 
-def _bound(function: Callable[..., Any] | None, settings: Settings) -> Any:
+def _bound(task: str, name: str, function: Callable[..., Any] | None, settings: Settings) -> Any:
+    if function is not None and not callable(function):
+        raise TaskError(
+            f"{name} of task {task} must be a function; got {type(function).__name__}. Leave it out, or define it."
+        )
     if function is None or "settings" not in inspect.signature(function).parameters:
         return function
     return partial(function, settings=settings)

@@ -77,7 +77,7 @@ def _split(record: Any, large: Any) -> ArrayRecord:
         if offset != len(data) or sorted(order) != sorted(arrays):
             raise ValueError("bytes or names are left over")
         return ArrayRecord({name: arrays[name] for name in order})
-    except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error, RecursionError) as error:
         raise RejectedReply(
             "malformed", f"small arrays cannot be taken apart: {type(error).__name__}: {error}"
         ) from None

@@ -92,8 +92,10 @@ def _read_table(path: Path) -> Any:
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} must be an npz, csv or parquet file, or a folder; got the ending {path.suffix!r}.")
     try:
-        return readers[path.suffix.lower()](path)
-    except (pyarrow.ArrowException, OSError) as error:
+        table = readers[path.suffix.lower()](path)
+        _ = table.column_names  # these are decoded here, and may be no text
+        return table
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as {path.suffix.lower()[1:]}: {error}") from None
 
 
@@ -139,5 +141,5 @@ def _picture(file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as image:
             return np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} cannot be read as an image: {error}. Mend or remove it.") from None
