@@ -56,7 +56,14 @@ ENGINES = {
         Engine("tff", "tff", "tff_runner.py", title="TensorFlow Federated"),
         Engine("flower-cached", "flower", "flower_runner.py", "cached", title="Flower on Ray, model kept"),
         Engine("flower", "flower", "flower_runner.py", title="Flower on Ray, quickstart"),
-        Engine("nvflare", "nvflare", "nvflare_runner.py", title="NVFlare simulator"),
+        Engine("nvflare", "nvflare", "nvflare_runner.py", title="NVFlare simulator, 10 clients, a process a task"),
+        Engine(
+            "nvflare-resident",
+            "nvflare",
+            "nvflare_runner.py",
+            "resident",
+            title="NVFlare simulator, 10 resident clients",
+        ),
     )
 }
 

@@ -25,14 +25,16 @@ def figures(workload: Workload, played: dict[str, Any], log: Path) -> dict[str, 
     seconds = [_seconds(event) for event in rounds]
     warm = min(workload.warm, len(rounds) - 1)
     hot, cpu = seconds[warm:], played["cpu"]
+    cohort = rounds[0].get("updates", workload.cohort)
     spent = cpu[-1] - (cpu[warm - 1] if warm else 0)
     return {
-        "updates_a_second": round(workload.cohort / median(hot), 2),
+        "updates_a_second": round(cohort / median(hot), 2),
         "first_round_seconds": round(seconds[0], 2),
         "to_first_round_seconds": round(rounds[0]["at"], 2),
         "peak_memory_mb": played["peak_mb"],
-        "cpu_ms_an_update": round(1000 * spent / (workload.cohort * len(hot)), 2),
+        "cpu_ms_an_update": round(1000 * spent / (cohort * len(hot)), 2),
         "accuracy": round(last["accuracy"], 4),
+        "cohort": cohort,
         "rounds": len(rounds),
         "measured_rounds": len(hot),
         "wall_seconds": played["wall"],

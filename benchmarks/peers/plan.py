@@ -51,7 +51,9 @@ def arguments() -> argparse.Namespace:
 class Report:
     """Prints a runner's rounds as lines of JSON, each as soon as the round is over."""
 
-    def __init__(self, asked: argparse.Namespace) -> None:
+    def __init__(self, asked: argparse.Namespace, updates: int = 0) -> None:
+        """updates: clients that train in a round, where they are not the plan's cohort."""
+        self._other = {"updates": updates} if updates else {}
         self._began = time.perf_counter()
         self._asked = asked
         self.rounds = 0
@@ -68,7 +70,7 @@ class Report:
     def round(self, seconds: float) -> None:
         """A round is over; it took `seconds` to train and aggregate."""
         self.rounds += 1
-        self._print({"event": "round", "round": self.rounds, "seconds": seconds})
+        self._print({"event": "round", "round": self.rounds, "seconds": seconds, **self._other})
 
     def end(self, accuracy: float, *packages: str) -> None:
         """All rounds are over. accuracy: of the last model, on the test set."""
