@@ -10,7 +10,8 @@ from pathlib import Path
 from benchmarks import datasets
 
 HERE = Path(__file__).parent
-TASKS = {"mlp": "fashion_mnist", "cnn": "mnist", "small_cnn": str(HERE / "small_cnn.py"), "many": str(HERE / "many.py")}
+FILES = ("small_cnn", "many", "ragged")
+TASKS = {"mlp": "fashion_mnist", "cnn": "mnist", **{name: str(HERE / f"{name}.py") for name in FILES}}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ WORKLOADS = {
         Workload("W2", FASHION, "small_cnn", clients=1000, cohort=100, rounds=20),
         Workload("W3", "mnist", "cnn", clients=100, cohort=10, rounds=2, epochs=5, batch=10, warm=1),
         Workload("W4", FASHION, "mlp", clients=1000, cohort=100, rounds=100, partitioning="dirichlet"),
+        # As W4, with sizes from 5 to 1,000: a Dirichlet split of a thousand clients ends at 230.
+        Workload("W5", FASHION, "ragged", clients=1000, cohort=100, rounds=100),
         # Growth: ten times the population of one cohort; each client's 60 examples are drawn from Fashion-MNIST.
         Workload("G1", FASHION, "many", clients=1_000, cohort=1000, rounds=10),
         Workload("G10", FASHION, "many", clients=10_000, cohort=1000, rounds=10),

@@ -11,6 +11,7 @@ from benchmarks.peers.plans import CACHE, plan_of, workload
 
 HERE = Path(__file__).parent
 OURS = "parterre"
+MODELS = {"ragged": "mlp"}  # the model of a task file that is not named after it
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,19 @@ class Engine:
     def command(self, name: str, seconds: float) -> list[str]:
         """Return the command that plays the workload `name`; no round begins after `seconds`."""
         facts = workload(name)
+        model = MODELS.get(facts.model, facts.model)
         python = str(CACHE / self.environment / "bin" / "python")
         cores = len(os.sched_getaffinity(0))
         start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={cores}"] if self.torchrun else []
         return [
-            *(python, *start, str(HERE / self.runner), str(plan_of(name)), "--model", facts.model),
+            *(
+                python,
+                *start,
+                str(HERE / self.runner),
+                str(plan_of(name)),
+                "--model",
+                MODELS.get(facts.model, facts.model),
+            ),
             *("--batch-size", str(facts.batch), "--learning-rate", str(facts.learning_rate)),
             *("--rounds", str(facts.warm + facts.rounds), "--seconds", str(seconds), "--variant", self.variant),
         ]

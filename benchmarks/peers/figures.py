@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.peers.engines import ENGINES, OURS
+from benchmarks.peers.plans import examples
 from benchmarks.workloads import Workload
 
 TARGETS = {  # of issue 3: how many times a peer's updates a second
@@ -24,11 +25,13 @@ def figures(workload: Workload, played: dict[str, Any], log: Path) -> dict[str, 
         return {"failed": f"{len(rounds)} rounds in {played['wall']} s, exit {played['status']}: ...{said}"}
     seconds = [_seconds(event) for event in rounds]
     warm = min(workload.warm, len(rounds) - 1)
+    stepped = examples(workload.name)
     hot, cpu = seconds[warm:], played["cpu"]
     cohort = rounds[0].get("updates", workload.cohort)
     spent = cpu[-1] - (cpu[warm - 1] if warm else 0)
     return {
         "updates_a_second": round(cohort / median(hot), 2),
+        "examples_a_second": round(cohort / workload.cohort * sum(stepped[warm : len(rounds)]) / sum(hot)),
         "first_round_seconds": round(seconds[0], 2),
         "to_first_round_seconds": round(rounds[0]["at"], 2),
         "peak_memory_mb": played["peak_mb"],

@@ -37,6 +37,12 @@ def plan_of(name: str) -> Path:
     return path
 
 
+def examples(name: str) -> list[int]:
+    """Return how many examples each round of a plan has, epochs counted."""
+    with np.load(plan_of(name)) as plan:
+        return [int(starts[-1] - starts[0]) for starts in plan["starts"]]
+
+
 def write(workload: Workload, path: Path) -> None:
     """Write the plan: the data, the starting weights, and for every round the clients and the order of their examples.
 
