@@ -33,14 +33,7 @@ class Engine:
         cores = len(os.sched_getaffinity(0))
         start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={cores}"] if self.torchrun else []
         return [
-            *(
-                python,
-                *start,
-                str(HERE / self.runner),
-                str(plan_of(name)),
-                "--model",
-                MODELS.get(facts.model, facts.model),
-            ),
+            *(python, *start, str(HERE / self.runner), str(plan_of(name)), "--model", model),
             *("--batch-size", str(facts.batch), "--learning-rate", str(facts.learning_rate)),
             *("--rounds", str(facts.warm + facts.rounds), "--seconds", str(seconds), "--variant", self.variant),
         ]
