@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self, TextIO
 
-from fl_cli.words import DESCRIBE, Event
+from fl_cli.words import DESCRIBE, Event, alike, more_rejections
 
 
 class Display(ABC):
@@ -61,8 +61,16 @@ class PlainLines(Display):
         self._out = out
         self._rounds: int | None = None
         self._said = ""
+        self._rejected: Event = {}
+        self._more = 0
 
     def on_event(self, event: Event) -> None:
+        if alike(event, self._rejected):
+            self._more += 1
+            return
+        if self._more:
+            self._say(more_rejections(self._rejected, self._more))
+        self._rejected, self._more = event, 0
         self._rounds = event.get("rounds", self._rounds) if event["event"] == "started" else self._rounds
         describe = DESCRIBE.get(event["event"])
         if describe is None:
@@ -71,6 +79,14 @@ class PlainLines(Display):
         if event["event"] == "round" and self._rounds:
             text = text.replace(f"round {event['round']}:", f"round {event['round']}/{self._rounds}:", 1)
         if text != self._said:  # the same clients are still waited for
-            self._out.write(text + "\n")
-            self._out.flush()
+            self._say(text)
         self._said = text
+
+    def close(self) -> None:
+        if self._more:
+            self._say(more_rejections(self._rejected, self._more))
+        self._more = 0
+
+    def _say(self, text: str) -> None:
+        self._out.write(text + "\n")
+        self._out.flush()

@@ -39,6 +39,8 @@ class LiveTable(Display):
         self._rounds: dict[int, Event] = {}
         self._best: Event | None = None
         self._notes: deque[str] = deque(maxlen=NOTES)
+        self._rejected: Event = {}
+        self._more = 0
         self._doing = "starting"
         self._end: Event | None = None
         self._spinner = Spinner("dots", style="cyan")
@@ -74,7 +76,7 @@ class LiveTable(Display):
         elif event.get("reason") == "surplus":
             return  # as many a round as were asked too many
         elif event["event"] in NOTED:
-            self._notes.append(words.DESCRIBE[event["event"]](event))
+            self._take_note(event)
 
     def picture(self) -> RenderableType:
         """Return the whole picture as it is now."""
@@ -100,6 +102,16 @@ class LiveTable(Display):
         self._best = min(losses, key=lambda entry: float(entry["loss"]), default=None)
         following = event["round"] + 1
         self._doing = f"round {following}" if following <= self._total() else "saving the model"
+
+    def _take_note(self, event: Event) -> None:
+        if words.alike(event, self._rejected):
+            self._more += 1
+            if self._more > 1:
+                self._notes.pop()
+            self._notes.append(words.more_rejections(event, self._more))
+            return
+        self._rejected, self._more = event, 0
+        self._notes.append(words.DESCRIBE[event["event"]](event))
 
     def _take_end(self, event: Event) -> None:
         self._end = event
@@ -127,7 +139,7 @@ class LiveTable(Display):
             cells += [ProgressBar(total, last, width=width, complete_style=style, finished_style=style)]
             cells += [Text(f"{last}/{total}", style="bold")]
         if self._end is None:
-            cells += [Text(f"{duration(self._clock() - self._began)}{self._left()}", style="cyan")]
+            cells += [Text(f"{duration(self._clock() - self._began)}{self._left()}{self._fleet()}", style="cyan")]
             self._spinner.update(text=Text(self._doing, style="dim"))
             cells += [self._spinner if self._live is not None else Text(self._doing, style="dim")]
         row.add_row(*cells)
@@ -139,6 +151,11 @@ class LiveTable(Display):
         # The first round compiles the model: the low median soon forgets it.
         return f", {duration(median_low(recent) * remaining)} left" if recent and remaining > 0 else ""
 
+    def _fleet(self) -> str:
+        """Return where the clock of a simulated fleet stands, if there is one."""
+        fleet = self._rounds[self._last()].get("fleet") if self._rounds else None
+        return f"; {duration(fleet['clock'])} of fleet time" if fleet and fleet["clock"] else ""
+
     def _table(self) -> RenderableType:
         wide = self._console.width >= WIDE
         has_accuracy = any(entry.get("accuracy") is not None for entry in self._rounds.values())
@@ -147,7 +164,8 @@ class LiveTable(Display):
             table.add_column(name, justify="right", no_wrap=True)
         if has_accuracy and wide:
             table.add_column("", width=16)
-        for name in ("time", "up", "down") if self._console.width >= ROOMY else ("time",):
+        times = ("fleet", "here") if self._has_fleet() else ("time",)
+        for name in (*times, "up", "down") if self._console.width >= ROOMY else times:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         for entry in list(self._rounds.values())[-self._height() :]:
@@ -161,7 +179,12 @@ class LiveTable(Display):
         cells: list[RenderableType] = [Text(str(entry["round"])), replies, Text(measure(entry.get("loss")))]
         cells += [Text(measure(accuracy), style="green")] if has_accuracy else []
         cells += [Bar(1, 0, accuracy or 0, width=16, color="green")] if has_accuracy and wide else []
-        return [*cells, Text(duration(entry.get("seconds")), style="cyan"), *self._traffic(entry), rejected]
+        times = [entry["fleet"]["seconds"]] if self._has_fleet() else []
+        cells += [Text(duration(seconds), style="cyan") for seconds in (*times, entry.get("seconds"))]
+        return [*cells, *self._traffic(entry), rejected]
+
+    def _has_fleet(self) -> bool:
+        return all((entry.get("fleet") or {}).get("clock") for entry in self._rounds.values())
 
     def _height(self) -> int:
         around = AROUND + len(self._notes) + (OUTCOME if self._end is not None else 0)

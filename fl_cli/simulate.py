@@ -53,6 +53,7 @@ def simulate(
         config=config,
         defaults=defaults(clients),
     )
+    settings = at_any_hour(settings, clients)
     check(settings, clients)
     options.check_names(settings)
     directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
@@ -63,6 +64,13 @@ def simulate(
 def defaults(clients: int) -> dict[str, Any]:
     """Return the settings that a number of simulated clients implies, where nothing else is said."""
     return {"min_clients": clients, "partitions": clients, "fraction_evaluate": min(1.0, EVALUATING / clients)}
+
+
+def at_any_hour(settings: Settings, clients: int) -> Settings:
+    """Return the settings with no round waiting for a whole fleet of which some are always away."""
+    if settings.min_clients < clients or min(settings.fleet_peak, settings.fleet_trough) == 1:
+        return settings
+    return settings.model_copy(update={"min_clients": max(1, settings.clients_per_round)})
 
 
 def check(settings: Settings, clients: int) -> None:
@@ -93,7 +101,7 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
     share_cores(settings)
     from fl_server.app import serve
     from fl_simulation.engine import BatchedEngine
-    from fl_simulation.grid import SimulatedGrid
+    from fl_simulation.fleet_grid import grid_of
     from fl_simulation.hostile import with_hostile
 
     directory = Path(settings.out)
@@ -106,7 +114,8 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
             peopled = with_hostile(engine, settings, clients, lambda event: engine.announce(event))
             writing = run or Run.create(directory, settings)
             engine.announce = lambda event: shown.on_event(writing.append(event))
-            serve(SimulatedGrid(clients, peopled), settings, writing, observer=shown, evaluate=engine.test())
+            grid = grid_of(settings, clients, peopled, engine.sizes)
+            serve(grid, settings, writing, observer=shown, evaluate=engine.test())
         except Stopped as stopped:
             display.close()
             typer.echo(f"stopped; go on with: fl resume {short(directory)}", err=True)

@@ -38,6 +38,13 @@ def measure(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
+def spent(event: Event) -> str:
+    """Return how long a round took: here, and in the time of a simulated fleet where there is one."""
+    here = duration(event.get("seconds"))
+    fleet = event.get("fleet")
+    return f"{duration(fleet['seconds'])} of fleet time, {here} here" if fleet and fleet["clock"] else here
+
+
 def heading(event: Event) -> str:
     """Return what is learned, as one line, from the "started" event."""
     parts = [str(event[key]) for key in ("task", "strategy") if event.get(key)]
@@ -54,6 +61,7 @@ def result(event: Event) -> str:
     rounds = f"{event['rounds']} round" + ("s" if event["rounds"] != 1 else "")
     text = f"{', '.join(measures) or 'done'} after {rounds}"
     text += f" in {duration(event['seconds'])}" if event.get("seconds") is not None else ""
+    text += f" ({duration(event['fleet_seconds'])} of fleet time)" if event.get("fleet_seconds") else ""
     return text + (f"; {STOPPED[event['stopped']]}" if event.get("stopped") in STOPPED else "")
 
 
@@ -86,7 +94,7 @@ def _round(event: Event) -> str:
     parts.append(f"replies {event.get('replies')}/{event.get('cohort')}")
     parts += [f"{word} {event[word]}" for word in ("rejected", "surplus") if event.get(word)]
     parts += [
-        duration(event.get("seconds")),
+        spent(event),
         f"up {size(event.get('bytes_up'))}",
         f"down {size(event.get('bytes_down'))}",
     ]
@@ -98,6 +106,19 @@ def rejection(event: Event) -> str:
     phase = "evaluation" if event.get("phase") == "evaluate" else "update"
     where = f"round {event['round']}: the {phase} of client {event.get('client')}"
     return f"{where} was rejected ({event['reason']}): {event['detail']}"
+
+
+def alike(event: Event, other: Event) -> bool:
+    """Say whether both are rejections of one phase of a round for one reason: a fleet may have hundreds."""
+    keys = ("event", "round", "phase", "reason")
+    return event["event"] == "rejected" and all(event.get(key) == other.get(key) for key in keys)
+
+
+def more_rejections(event: Event, more: int) -> str:
+    """Return one line on replies that were rejected like the one before, whose own lines are left out."""
+    phase = "evaluation" if event.get("phase") == "evaluate" else "update"
+    many = f"{more} more {phase}s were" if more > 1 else f"1 more {phase} was"
+    return f"round {event['round']}: {many} rejected ({event['reason']})"
 
 
 def repetition(event: Event) -> str:

@@ -18,7 +18,7 @@ from fl_common.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "FL_"
 
-SIMULATED = ("hostile", "label_noise")  # what a deployed run refuses
+SIMULATED = ("hostile", "label_noise", "fleet_")  # what a deployed run refuses: how these settings begin
 
 Scalar = bool | int | float | str
 Count = Annotated[int, Field(ge=1)]
@@ -128,6 +128,30 @@ class Settings(BaseModel):
     attack_scale: float = Field(0.0, ge=0, description="how strongly, in the attack's own terms; 0 takes its default")
     label_noise: float = Field(0.0, ge=0, le=1, description="share of every client's training labels that are wrong")
 
+    # A simulated fleet
+    fleet_speed: float = Field(
+        0.0, ge=0, description="examples that the median client trains on in a second of fleet time; 0: any number"
+    )
+    fleet_speed_spread: float = Field(
+        0.5, ge=0, le=5, description="sigma of the log-normal distribution of the clients' speeds"
+    )
+    fleet_download: float = Field(0.0, ge=0, description="Mbit/s that the median client receives; 0: any number")
+    fleet_upload: float = Field(0.0, ge=0, description="Mbit/s that the median client sends; 0: any number")
+    fleet_network_spread: float = Field(
+        0.5, ge=0, le=5, description="sigma of the log-normal distribution of the clients' networks"
+    )
+    fleet_latency: float = Field(0.0, ge=0, description="seconds that a message is on its way beside its bytes")
+    fleet_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the clients asked that drop out in the middle of their work"
+    )
+    fleet_peak: Share = Field(1.0, description="share of the clients that are there in the best hour of their day")
+    fleet_trough: float = Field(
+        1.0, ge=0, le=1, description="the same in the worst hour; more than fleet_peak counts as fleet_peak"
+    )
+    fleet_zones: float = Field(
+        0.0, ge=0, le=24, description="hours over which the clients' days are spread; 24: around the globe"
+    )
+
     # The run store
     store: str = Field("runs", description="directory that holds the runs")
     out: str = Field("", description="directory of this run; empty: a new one in the store")
@@ -168,7 +192,7 @@ class Settings(BaseModel):
     def check_deployable(self) -> None:
         """Raise SettingsError where a setting is one that only a simulation can obey."""
         changed = self.difference()
-        if names := [name for name in SIMULATED if name in changed]:
+        if names := [name for name in changed if name.startswith(SIMULATED)]:
             raise SettingsError(
                 f"{' and '.join(names)} can only be simulated, and this is a deployed run. Leave it out, or use "
                 "`fl simulate`."

@@ -25,6 +25,7 @@ from fl_common.lean import keras
 from fl_common.settings import Settings
 from fl_common.task import BUNDLED, Task, build, resolve
 from fl_common.weights import assign, non_trainable_names, weights_of
+from fl_server.clock import clock_of
 from fl_server.disk import plainly
 from fl_server.events import stamp
 from fl_server.observers import Observer
@@ -169,6 +170,7 @@ def _run(grid: Grid, settings: Settings, run: Run, observe: Observe, evaluate: E
                 "model": str(path),
                 "plot": picture(settings, run),
                 "stopped": reason,
+                **({"fleet_seconds": round(state.clock, 3)} if clock_of(grid).simulated else {}),
             }
         )
     )

@@ -1,6 +1,7 @@
 """Time as the server reads it: the wall clock, or that of a simulated fleet, which a Grid brings with it."""
 
 import time
+from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from flwr.serverapp import Grid
@@ -33,6 +34,12 @@ class TimedGrid(Protocol):
         """Be told, before messages are pushed, when the server stops waiting, on `clock`, and how many it takes.
 
         enough: 0 for all of them. What would arrive after either is never asked for and need not be made.
+        """
+
+    def discard(self, message_ids: Iterable[str]) -> Mapping[str, bool]:
+        """Be told that nobody wants these answers any more; none of them is made.
+
+        Return the ids of the messages that have been answered by now, and whether by their client.
         """
 
 

@@ -5,12 +5,16 @@ place of the one it replaces; a node that comes back takes its own slot again, i
 drawn over slots, which makes them independent of Flower's random node ids.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
 NOBODY: Mapping[int, int] = MappingProxyType({})
+
+
+class Numbered(list[int]):
+    """Those who are there of a population that is numbered from 1: each has the slot of its number, always."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Leases:
     limit: int = 0
     slots: Mapping[int, int] = field(default_factory=lambda: NOBODY)
     highest: int = 0
-    known: range | None = None  # the nodes that these leases were made for, where they are numbered
+    known: Sequence[int] | None = None  # the nodes that these leases were made for, where they are numbered
     away: Mapping[int, int] = field(default_factory=lambda: NOBODY)  # free slots of those that left
 
     def renew(self, nodes: Iterable[int]) -> "Leases":
@@ -30,6 +34,9 @@ class Leases:
         """
         if nodes == self.known:  # a population that is a range stays the same range: nothing to look at
             return self
+        if isinstance(nodes, Numbered):
+            slots = {node: node - 1 for node in nodes if node <= (self.limit or node)}
+            return replace(self, slots=MappingProxyType(slots), highest=max([self.highest, *nodes]), known=nodes)
         present = set(nodes)
         before = {**self.away, **self.slots}
         kept = {node: slot for node, slot in before.items() if node in present}

@@ -27,6 +27,7 @@ from flwr.superlink.grid import GrpcGrid
 
 from fl_common import wire
 from fl_common.errors import RejectedReply
+from fl_server.clock import TimedGrid
 
 OBJECT_WAIT_SECONDS = 0.005
 STRAGGLING_SECONDS = 5.0  # a reply's head comes last; what is then still missing may take this long
@@ -87,6 +88,8 @@ def discard(grid: Grid, message_ids: Iterable[str]) -> dict[str, bool]:
     Return the ids of the messages that were answered, and whether by their client: the SuperLink answers for a node
     that is gone, and for a message that has expired.
     """
+    if isinstance(grid, TimedGrid):
+        return dict(grid.discard(message_ids))
     if not isinstance(grid, GrpcGrid):
         return {reply.metadata.reply_to_message_id: not reply.has_error() for reply in grid.pull_messages(message_ids)}
     response = grid._stub.PullMessages(PullAppMessagesRequest(message_ids=message_ids))

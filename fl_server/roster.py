@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 from fl_common.settings import Settings
 from fl_server.clock import Clock
 from fl_server.labels import Registered
-from fl_server.leases import Leases
+from fl_server.leases import Leases, Numbered
 from fl_server.ledger import Ledger
 from fl_server.phase import Phase
 from fl_server.stragglers import Straggler, Stragglers
@@ -33,7 +33,7 @@ class Roster:
         self._grid, self._settings, self._clock, self._announce = grid, settings, clock, announce
         self._registered = Registered(grid, clock)
         self.leases = leases
-        numbered = isinstance(grid.get_node_ids(), range)
+        numbered = isinstance(grid.get_node_ids(), range | Numbered)
         self.ledger = Ledger.of(clients, everyone=not numbered or settings.selection == "fair")
         self._stragglers = Stragglers(grid, clock, announce)
 

@@ -105,7 +105,7 @@ class Rounds:
             "commit": self._commit_seconds,
         }
         event = report.of_round(number, trained, assessed, phases)
-        event |= {"fleet": _fleet(*fleet)} if self._clock.simulated else {}
+        event |= {"fleet": _fleet(*fleet, there=len(self._roster.leases.slots))} if self._clock.simulated else {}
         state = self._commit(state.after(trained.arrays, assessed.result), event)
         self._commit_seconds = time.perf_counter() - evaluated_at
         return state
@@ -218,10 +218,10 @@ class Rounds:
         self._observe(self._run.append(event))
 
 
-def _fleet(began: float, trained: float, evaluated: float) -> dict[str, float]:
-    """Return a round's seconds of fleet time, and where the fleet's clock stands after it."""
+def _fleet(began: float, trained: float, evaluated: float, *, there: int) -> dict[str, float]:
+    """Return a round's seconds of fleet time, where its clock stands then, and how many clients were there."""
     figures = {"seconds": evaluated - began, "train": trained - began, "evaluate": evaluated - trained}
-    return {name: round(value, 3) for name, value in (figures | {"clock": evaluated}).items()}
+    return {name: round(value, 3) for name, value in (figures | {"clock": evaluated}).items()} | {"there": there}
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from fl_server.clock import Clock, TimedGrid
+from fl_server.clock import Clock
 from fl_server.pulling import discard
 
 
@@ -35,9 +35,8 @@ class Stragglers:
         self._waiting: dict[str, Straggler] = {}
 
     def add(self, identity: str, straggler: Straggler) -> None:
-        """Expect an answer that nobody wants. A fleet in simulated time does not make such answers."""
-        if not isinstance(self._grid, TimedGrid):
-            self._waiting[identity] = straggler
+        """Expect an answer that nobody wants."""
+        self._waiting[identity] = straggler
 
     def busy(self) -> set[int]:
         """Return the nodes that may still be at work on an earlier message."""

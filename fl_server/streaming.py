@@ -19,7 +19,7 @@ from fl_server.pulling import Inbox, push
 SHORTEST_PAUSE = 0.004
 LONGEST_PAUSE = 0.25
 SHARE = 0.03  # a pause is at most this share of the time waited so far
-LOST = 3  # Flower's ErrorCode.NODE_UNAVAILABLE
+LOST = (3, 5)  # Flower's ErrorCode.MESSAGE_UNAVAILABLE and NODE_UNAVAILABLE
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ class Stream:
             if came:
                 last = self._clock.now()
             elif self.open:
-                self._clock.sleep(min(max(SHARE * (self._clock.now() - last), SHORTEST_PAUSE), LONGEST_PAUSE))
+                now = self._clock.now()
+                pause = min(max(SHARE * (now - last), SHORTEST_PAUSE), LONGEST_PAUSE)
+                self._clock.sleep(max(0.0, min(pause, self._deadline - now)))
         for node in [*self.open.values(), *self._unsent]:
             yield Answer(node, None, self._seconds())
 
@@ -132,4 +134,4 @@ class Stream:
 
 
 def _is_lost(reply: Message) -> bool:
-    return reply.has_error() and reply.error.code == LOST
+    return reply.has_error() and reply.error.code in LOST

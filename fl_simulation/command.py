@@ -24,7 +24,8 @@ from fl_common import settings as settings_
 from fl_common.errors import ParterreError, SettingsError
 from fl_server.observers.standard_output import StandardOutput
 from fl_simulation.fast import import_tensorflow, share_cores
-from fl_simulation.grid import Engine, SimulatedGrid
+from fl_simulation.fleet_grid import grid_of
+from fl_simulation.grid import Engine
 from fl_simulation.hostile import with_hostile
 
 OURS = "fl_client.app:app"
@@ -109,13 +110,23 @@ def _batched(app: App, nodes: int) -> None:
         config |= _of_a_population(config, nodes)
         settings = settings_.parse(config, source="the run config")
         share_cores(settings)
-        engine = with_hostile(BatchedEngine(settings), settings, nodes, StandardOutput().on_event)
+        batched = BatchedEngine(settings)
+        engine = with_hostile(batched, settings, nodes, StandardOutput().on_event)
+        grid = grid_of(settings, nodes, engine, batched.sizes)
     else:
         from fl_simulation.clients import ClientAppEngine
 
         engine = ClientAppEngine(_load(app.clientapp, ClientApp), nodes, config)
+        grid = grid_of(_fleet_settings(config), nodes, engine)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
-    _load(app.serverapp, ServerApp)(SimulatedGrid(nodes, engine), context)
+    _load(app.serverapp, ServerApp)(grid, context)
+
+
+def _fleet_settings(config: Mapping[str, settings_.Scalar]) -> settings_.Settings:
+    """Return the settings of a fleet among the configuration of an app that is not ours, and its seed."""
+    ours = {key: value for key, value in config.items() if key.replace("-", "_").startswith("fleet_")}
+    seed = {"seed": config["seed"]} if ours and isinstance(config.get("seed"), int) else {}
+    return settings_.parse(ours | seed, source="the run config")
 
 
 def _of_a_population(config: Mapping[str, settings_.Scalar], nodes: int) -> dict[str, settings_.Scalar]:

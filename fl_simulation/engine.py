@@ -10,7 +10,7 @@ from logging import getLogger
 from typing import Any
 
 import numpy as np
-from flwr.app import Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 
 from fl_client.job import Job
 from fl_client.training import LocalTrainer
@@ -97,6 +97,15 @@ class BatchedEngine:
         if self.task.load_test is None:
             return None
         return TestSet(self.trainer, self.workers, self.task.load_test()).evaluate
+
+    def sizes(self, messages: Sequence[Message]) -> list[int]:
+        """Return how many examples each message's client would work on; 0 where that cannot be told."""
+        which = TRAIN if messages[0].metadata.message_type == MessageType.TRAIN else VALIDATION
+        leases = [_lease(message) for message in messages]
+        whole = max(partitions for _, partitions in leases)
+        if not whole:
+            return [0] * len(messages)
+        return self.pool(whole).counts([partition for partition, _ in leases], which)
 
     def _answer(self, kind: str, asked: Asked) -> Iterator[Message]:
         if kind not in (MessageType.TRAIN, MessageType.EVALUATE):
@@ -188,6 +197,14 @@ class BatchedEngine:
         for (message, _), mine, metrics in zip(asked, rows, results, strict=True):
             record = MetricRecord({WEIGHT: len(mine), **metrics, "seconds": seconds})
             yield Message(RecordDict({"metrics": record}), reply_to=message)
+
+
+def _lease(message: Message) -> tuple[int, int]:
+    """Return a message's partition and how many there are; zeros where it is no message of a Parterre server."""
+    config = message.content.get("config")
+    told = [config.get(key) for key in ("partition", "partitions")] if isinstance(config, ConfigRecord) else []
+    numbers = [each for each in told if isinstance(each, int)]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
 
 
 def takes_mean(strategy: str) -> bool:

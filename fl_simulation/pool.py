@@ -28,6 +28,9 @@ class Pool(Protocol):
     def wrong(self, partitions: Sequence[int]) -> dict[int, Exception]:
         """Return what is wrong with the data of partitions, loading them where they must be; {} where nothing is."""
 
+    def counts(self, partitions: Sequence[int], which: int) -> list[int]:
+        """Return how many examples partitions have; 0 for one with which something is wrong."""
+
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the data of partitions that were checked; `which` is TRAIN or VALIDATION."""
 
@@ -55,6 +58,10 @@ class SharedPool:
     def wrong(self, partitions: Sequence[int]) -> dict[int, Exception]:
         """Nothing can be wrong: the whole was checked."""
         return {}
+
+    def counts(self, partitions: Sequence[int], which: int) -> list[int]:
+        """Return the numbers of these partitions' rows."""
+        return [len(self._get(partition)[which]) for partition in partitions]
 
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the whole data set, and the rows of these partitions."""
@@ -102,6 +109,11 @@ class OwnPool:
         for partition in fresh.keys() - errors.keys():
             self._keep(partition, fresh[partition])
         return errors
+
+    def counts(self, partitions: Sequence[int], which: int) -> list[int]:
+        """Return the numbers of these partitions' examples, loading them where they must be."""
+        wrong = self.wrong(partitions)
+        return [0 if each in wrong else count(self._get(each)[which]) for each in partitions]
 
     def part(self, partitions: Sequence[int], which: int) -> Part:
         """Return the partitions' examples one behind the other."""

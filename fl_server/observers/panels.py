@@ -1,4 +1,4 @@
-"""The panels of a run's picture: a measure with its spread over the clients, seconds a round, bytes a round."""
+"""The panels of a run's picture: a measure with its spread over the clients; seconds, bytes and fleet time a round."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,40 @@ def _rejected(axes: "Axes", rounds: list[Event], top: float) -> None:
         markersize=7,
         label=f"{sum(count for _, count in marked)} rejected",
     )
+
+
+def fleet_time(axes: "Axes", rounds: list[Event]) -> None:
+    """Stacked bars of a simulated fleet's time in each round."""
+    numbers, bottom = [event["round"] for event in rounds], [0.0] * len(rounds)
+    name, unit = _unit(max(event["fleet"]["seconds"] for event in rounds))
+    axes.set_title(f"Fleet time, {name}")
+    for phase in ("train", "evaluate"):
+        heights = [event["fleet"][phase] / unit for event in rounds]
+        axes.bar(numbers, heights, bottom=bottom, width=_width(rounds), color=PHASES[phase], linewidth=0, label=phase)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    _legend(axes)
+
+
+def over_fleet_time(axes: "Axes", rounds: list[Event]) -> None:
+    """The global model's accuracy, or its loss where it has none, against the fleet's clock."""
+    key = "accuracy" if any(event.get("accuracy") is not None for event in rounds) else "loss"
+    name, unit = _unit(rounds[-1]["fleet"]["clock"])
+    axes.set_title(f"{key.capitalize()} over fleet time")
+    axes.set_xlabel(f"{name} of fleet time")
+    points = [(event["fleet"]["clock"] / unit, event[key]) for event in rounds if event.get(key) is not None]
+    if not points:
+        _empty(axes, f"this run has no {key}")
+        return
+    x, y = zip(*points, strict=True)
+    axes.plot(x, y, color=GREEN if key == "accuracy" else ROSE, linewidth=2.2, solid_capstyle="round")
+    axes.set_ylim(bottom=0, top=1.0 if key == "accuracy" else None)
+    axes.set_xlim(left=0)
+
+
+def _unit(most: float) -> tuple[str, float]:
+    """Return the unit in which the longest time is easily read, and its seconds."""
+    units = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+    return next(((name, unit) for name, unit in units if most >= 2 * unit), units[-1])
 
 
 def _width(rounds: Sequence[object]) -> float:

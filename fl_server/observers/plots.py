@@ -1,8 +1,8 @@
-"""The picture of a run, four panels in one PNG: loss, accuracy, seconds and bytes of each round."""
+"""The picture of a run in one PNG: loss, accuracy, seconds and bytes of each round; below, a simulated fleet's time."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from fl_common.errors import StoreError
 from fl_server.disk import plainly
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+HEIGHT, FLEET_HEIGHT = 7.6, 3.6  # inches
 INK, GREY = "#22262b", "#5a606a"
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -52,9 +53,15 @@ def draw(events: Sequence[Event], path: Path, *, title: str = "") -> None:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12, 7.6), dpi=150, facecolor="white")
+        fleet = all((event.get("fleet") or {}).get("clock") for event in rounds)
+        figure = Figure(figsize=(12, HEIGHT + FLEET_HEIGHT * fleet), dpi=150, facecolor="white")
         FigureCanvasAgg(figure)
-        _compose(figure, rounds, events, title)
+        if fleet:
+            upper, lower = cast(Any, figure.subfigures(2, 1, height_ratios=(HEIGHT, FLEET_HEIGHT)))
+            _compose(upper, rounds, events, title)
+            _compose_fleet(lower, rounds)
+        else:
+            _compose(figure, rounds, events, title)
         temporary = path.with_name(f".{path.name}")
         with plainly(f"write the plot {path}"):
             try:
@@ -75,6 +82,15 @@ def _compose(figure: "Figure", rounds: list[Event], events: Sequence[Event], tit
     _rounds_axis(loss, rounds)
     _heading(figure, rounds, events, title)
     figure.subplots_adjust(left=0.065, right=0.965, top=0.845, bottom=0.075, hspace=0.3, wspace=0.16)
+
+
+def _compose_fleet(figure: "Figure", rounds: list[Event]) -> None:
+    seconds, measure = figure.subplots(1, 2)
+    panels.fleet_time(seconds, rounds)
+    seconds.set_xlabel("round")
+    _rounds_axis(seconds, rounds)
+    panels.over_fleet_time(measure, rounds)
+    figure.subplots_adjust(left=0.065, right=0.965, top=0.84, bottom=0.165, wspace=0.16)
 
 
 def _heading(figure: "Figure", rounds: list[Event], events: Sequence[Event], title: str) -> None:

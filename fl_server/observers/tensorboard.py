@@ -44,6 +44,7 @@ def scalars(event: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a "round" event by the names that TensorBoard shows."""
     named = {tag: event.get(key) for key, tag in SCALARS.items()}
     named |= {f"seconds/{phase}": value for phase, value in (event.get("phases") or {}).items()}
+    named |= {f"fleet/{name}": value for name, value in (event.get("fleet") or {}).items()}
     for measure, values in (event.get("spread") or {}).items():
         named |= {f"clients_{measure}/{name}": value for name, value in zip(SPREAD, values, strict=True)}
     return {tag: float(value) for tag, value in named.items() if value is not None}

@@ -95,6 +95,6 @@ def client(app: ClientApp, **node_config: Any) -> Node:
 
 def lost(message: Message) -> Message:
     """What the SuperLink itself answers for a node that is gone: an error, and not in the node's name."""
-    reply = Message(Error(code=3, reason="Node unavailable."), reply_to=message)
+    reply = Message(Error(code=5, reason="Node unavailable."), reply_to=message)
     reply.metadata.__dict__["_src_node_id"] = SUPERLINK
     return reply
