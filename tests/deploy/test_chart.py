@@ -89,6 +89,7 @@ def test_a_wrong_value_is_refused_with_a_sentence(values: dict[str, Any], said: 
 def test_no_container_may_write_its_image_or_gain_privileges() -> None:
     for pod in pods(rendered(EVERYTHING)):
         assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False, "a Service fl-metrics sets FL_METRICS_PORT, which is a setting"
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
