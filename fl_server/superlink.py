@@ -118,7 +118,7 @@ class SuperLink:
         self._secret = secrets.token_bytes(32)
         self._ending = threading.Event()
         self._executor: threading.Thread | None = None
-        self._heard = time.monotonic()
+        self._unanswered: float | None = None  # since when the executor asks in vain
         self.process: BaseProcess | None = None
         self.apps: list[BaseProcess] = []
 
@@ -130,7 +130,7 @@ class SuperLink:
         secret_file = self.access.home / "executor.secret"
         private.write(secret_file, self._secret)
         self._look_at_certificates()
-        self._heard = time.monotonic()
+        self._unanswered = None
         self.process = self._own.start(
             _superlink,
             self._arguments(secret_file),
@@ -160,8 +160,9 @@ class SuperLink:
         return self.process is not None and self.process.is_alive()
 
     def silence(self) -> float:
-        """Return the seconds since the SuperLink last answered the executor, or was started."""
-        return time.monotonic() - self._heard
+        """Return for how many seconds the executor has asked the SuperLink without an answer."""
+        since = self._unanswered
+        return 0.0 if since is None else time.monotonic() - since
 
     def kill(self) -> None:
         """End the SuperLink's process at once, as a crash would."""
@@ -237,13 +238,15 @@ class SuperLink:
 
     def _execute(self, claim: Callable[[], str]) -> None:
         while not self._ending.wait(CLAIM_PAUSE):
+            asked = time.monotonic()
             try:
                 token = claim()
             except grpc.RpcError as error:
+                self._unanswered = self._unanswered or asked
                 if error.code() is not grpc.StatusCode.UNAVAILABLE and not self._ending.is_set():
                     log.warning("the executor cannot claim a run: %s", error.details())
                 continue
-            self._heard = time.monotonic()
+            self._unanswered = None  # what follows may take long on a busy machine, and is not the SuperLink's silence
             if token:
                 self._launch(token)
 
