@@ -1,6 +1,7 @@
 """The command `fl`. Each command is a file beside this one; nothing heavy is imported before a command runs."""
 
 import os
+import signal
 import sys
 
 import typer
@@ -50,6 +51,8 @@ def main() -> None:
     """Run the command line: errors for a person go to stderr as one line, and the exit code says that there was one."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    if os.getpid() == 1:  # of a container: signals have no default action there
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         register_all()()
     except ParterreError as error:

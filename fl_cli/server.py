@@ -65,6 +65,14 @@ def server(
             min=0, envvar="FL_MAX_RESTARTS", help="Starts in a row of what keeps falling, without a new round."
         ),
     ] = LIMIT,
+    auto_run: Annotated[
+        bool,
+        typer.Option(
+            "--auto-run",
+            envvar="FL_AUTO_RUN",
+            help="Start a run with the settings of the environment (FL_TASK, FL_ROUNDS, ...) where the store has none.",
+        ),
+    ] = False,
     metrics_port: options.MetricsPort = 0,
     metrics_host: options.MetricsHost = "127.0.0.1",
 ) -> None:

@@ -1,0 +1,48 @@
+import contextlib
+
+import pytest
+
+from fl_cli import first_run
+from fl_common.errors import ParterreError
+from fl_common.settings import Settings
+from fl_server.link_database import LinkDatabase
+from fl_server.runs import Run
+
+
+class Control(contextlib.AbstractContextManager):
+    """Notes what is submitted, in place of a server."""
+
+    def __init__(self):
+        self.submitted = []
+
+    def __exit__(self, *_):
+        return None
+
+    def submit(self, settings):
+        self.submitted.append(settings)
+        return 7
+
+
+@pytest.mark.parametrize(("task", "name"), [("digits", "digits"), ("tests.server.small_task", "small_task")])
+def test_the_first_run_has_the_settings_of_the_environment_and_a_directory_named_for_its_task(
+    tmp_path, monkeypatch, task, name
+):
+    monkeypatch.setenv("FL_TASK", task)
+    monkeypatch.setenv("FL_ROUNDS", "4")
+    settings = first_run.settings_of(tmp_path)
+    assert (settings.rounds, settings.out) == (4, str(tmp_path / name))
+
+
+def test_settings_that_cannot_be_run_are_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("FL_TASK", "no_such_task")
+    with pytest.raises(ParterreError, match="no_such_task"):
+        first_run.settings_of(tmp_path)
+
+
+def test_a_first_run_is_submitted_once(tmp_path):
+    control, database = Control(), LinkDatabase(tmp_path / "state.db")
+    settings = Settings(out=str(tmp_path / "digits"))
+    assert first_run.submit_once(settings, tmp_path, database, lambda: control) == 7
+    Run.create(tmp_path / "digits", settings)
+    assert first_run.submit_once(settings, tmp_path, database, lambda: control) is None
+    assert control.submitted == [settings]
