@@ -15,7 +15,7 @@ WORKERS ?= 2
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check bench bench-peers lock image-locks clean help
+.PHONY: demo test test-docker check bench bench-peers lock image-locks clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: $(STAMP) ## train on handwritten digits with a real server and four real c
 
 test: $(STAMP) ## run the fast tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-docker: $(STAMP) ## build the images and run the tests that need a Docker engine
+	@$(BIN)/python -m pytest -n 0 -m docker tests/e2e $(PYTEST_ARGS)
 
 check: $(STAMP) ## lint, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -1,13 +1,17 @@
 """Where a client works: its models, traced once, and its data, read once. Between a parsed message and training."""
 
+import logging
+
 from fl_client.job import Home, Job
 from fl_client.training import EvaluateResult, LocalTrainer, TrainResult
 from fl_common.arrays import Arrays, decode_record
 from fl_common.errors import RejectedReply, TaskError
-from fl_common.examples import Examples
+from fl_common.examples import Examples, count
 from fl_common.fit import check_fit
 from fl_common.settings import Settings
 from fl_common.task import DataOptions, Task, resolve
+
+log = logging.getLogger(__name__)
 
 PARTITIONS_KEPT = 4
 DESKS_KEPT = 2
@@ -45,6 +49,7 @@ class Desk:
 
     def __init__(self, settings: Settings, home: Home) -> None:
         self.task = _task(settings, home)
+        self._own = bool(home.data)
         self.trainer = LocalTrainer(self.task, settings)
         self._data: dict[tuple[int, int], tuple[Examples, Examples]] = {}
 
@@ -70,6 +75,8 @@ class Desk:
         train, validation = self.task.load_partition(partition, partitions)
         check_fit(self.trainer.model, train)
         check_fit(self.trainer.model, validation)
+        whose = "own data" if self._own else f"partition {partition} of {partitions}"
+        log.info("%s: %d examples to train on, %d to evaluate on", whose, count(train), count(validation))
         return train, validation
 
 
