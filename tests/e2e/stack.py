@@ -51,14 +51,15 @@ class Stack:
     def __init__(self, name: str, *overlays: str, **environment: str) -> None:
         self.engine = engine()
         self.name = name
-        self._files = [part for file in ("compose.yaml", *overlays) for part in ("-f", str(ROOT / file))]
+        files = [part for file in ("compose.yaml", *overlays) for part in ("-f", str(ROOT / file))]
+        self._command = ["docker", "compose", "-p", name, *files]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("FL_", "FLWR_"))}
         self.environment = clean | environment
 
     def compose(self, *arguments: str, check: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run `docker compose ARGUMENTS`; fail with its words where it fails."""
         done = subprocess.run(
-            ["docker", "compose", "-p", self.name, *self._files, *arguments],
+            [*self._command, *arguments],
             capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT,
             env=self.environment | environment, stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -83,12 +84,12 @@ class Stack:
     def submit(self, *arguments: str) -> "subprocess.Popen[str]":
         """Submit a run and follow it in the background."""
         return subprocess.Popen(
-            ["docker", "compose", "-p", self.name, *self._files, "run", "--rm", "-T", "fl", "run", "--json", *arguments],
+            [*self._command, "run", "--rm", "-T", "fl", "run", "--json", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=self.environment,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def containers(self, service: str, *, all: bool = False) -> list[Container]:  # noqa: A002 - the SDK's name
+    def containers(self, service: str, *, all: bool = False) -> list[Container]:
         """Return a service's containers, by their number."""
         labels = [f"com.docker.compose.project={self.name}", f"com.docker.compose.service={service}"]
         found = self.engine.containers.list(all=all, filters={"label": [*labels, "com.docker.compose.oneoff=False"]})
