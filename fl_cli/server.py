@@ -2,12 +2,13 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_cli import options
+from fl_cli import first_run, options
 from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.words import DESCRIBE
 from fl_common.nursery import Nursery
@@ -17,7 +18,7 @@ from fl_server.disk import plainly
 from fl_server.events import Event
 from fl_server.kept_up import PORT_SECONDS, KeptUp
 from fl_server.link_database import LinkDatabase
-from fl_server.superlink import PRELOAD, Addresses, SuperLink
+from fl_server.superlink import PRELOAD, Addresses, SuperLink, called
 from fl_server.supervisor import LIMIT, Supervisor
 from fl_server.tenancy import alone
 from fl_server.vitals import Vitals
@@ -46,7 +47,7 @@ def server(
             metavar="DNS-OR-IP",
             envvar="FL_SERVER_NAMES",
             help="What clients call this server by; its certificate is made for these names. Repeatable, or with "
-            "commas. The machine's own name and address are taken where --host is for all.",
+            "commas. Where none is given and --host is for all: the machine's own name and address.",
         ),
     ] = None,
     certificate: Annotated[
@@ -80,6 +81,7 @@ def server(
     from fl_server import access
 
     directory = options.store_or_default(store)
+    wanted = first_run.settings_of(directory) if auto_run else None
     addresses = Addresses(f"{host}:{fleet_port}", f"{control_host}:{control_port}", f"127.0.0.1:{appio_port}")
     home = options.home_of(store)
     options.warn_if(insecure)
@@ -87,7 +89,7 @@ def server(
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     entry = access.prepare(
         home,
-        names=[*names_of(name), *access.own_names(host), *access.own_names(control_host)],
+        names=[*(names_of(name) or access.own_names(host)), *access.own_names(control_host)],
         files=access.given(certificate, key, ca),
         insecure=insecure,
         lost_after_seconds=lost_after,
@@ -115,6 +117,9 @@ def server(
             supervisor.recover()
             kept = KeptUp(superlink, limit=max_restarts, say=_say)
             kept.start(patience=PORT_SECONDS if crashed else 0.0)
+            if wanted is not None:
+                control = partial(access.control, entry, called(addresses.control))
+                first_run.submit_once(wanted, directory, LinkDatabase(database), control)
             supervise(kept, supervisor, addresses, vitals, insecure=insecure)
         except Stopped:
             typer.echo("stopping")

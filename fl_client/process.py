@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -65,7 +65,7 @@ def serve(options: ClientOptions) -> None:
     stop = _stopped_by_signals()
     if options.insecure:
         log.warning(INSECURE)
-        _node(options, stop, None).serve()
+        _node(options, stop, None, _listeners(options, options.state)).serve()
         return
 
     from fl_client.identity import open_identity
@@ -74,8 +74,9 @@ def serve(options: ClientOptions) -> None:
     identity = open_identity(options.state, options.server)
     log.info("client %s, key in %s", identity.client, identity.directory)
     try:
-        _meet(options, identity, token, stop)
-        node = None if stop.is_set() else _node(options, stop, identity)
+        listeners = _listeners(options, str(identity.directory))
+        _meet(options, identity, token, stop, listeners)
+        node = None if stop.is_set() else _node(options, stop, identity, listeners)
         if node is not None:
             _serve(node, lambda error: _enrol(options, identity, token, error))
     finally:
@@ -90,7 +91,13 @@ def _serve(node: "Node", enrol: Callable[[UnknownClient], None]) -> None:
         node.serve()
 
 
-def _meet(options: ClientOptions, identity: "Identity", token: Token | None, stop: threading.Event) -> None:
+def _meet(
+    options: ClientOptions,
+    identity: "Identity",
+    token: Token | None,
+    stop: threading.Event,
+    listeners: "Sequence[Listener]",
+) -> None:
     """Learn whom to trust, and enrol where this has not happened yet. Waits for a server that is not there yet."""
     from fl_client.enrolment import diagnose, fetch_authority
     from fl_client.node import back_off
@@ -119,6 +126,8 @@ def _meet(options: ClientOptions, identity: "Identity", token: Token | None, sto
             wait = back_off(attempt, rng=rng)
             attempt += 1
             log.warning("%s; trying again in %.1f s", error, wait)
+            for listener in listeners:
+                listener.lost(str(error))
             stop.wait(wait)
 
 
@@ -135,13 +144,14 @@ def _enrol(options: ClientOptions, identity: "Identity", token: Token | None, re
     identity.note_enrolled(token.identity)
 
 
-def _node(options: ClientOptions, stop: threading.Event, identity: "Identity | None") -> "Node":
+def _node(
+    options: ClientOptions, stop: threading.Event, identity: "Identity | None", listeners: "Sequence[Listener]"
+) -> "Node":
     from fl_client.app import Workplace, make_app
     from fl_client.node import Node
-    from fl_client.vitals import WatchedConnection
+    from fl_client.watched import WatchedConnection
 
     logging.getLogger("flwr").setLevel(logging.WARNING)  # importing Flower has set it
-    listeners = _listeners(options, str(identity.directory) if identity else options.state)
 
     def connect() -> WatchedConnection:
         if identity is None:

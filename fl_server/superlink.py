@@ -75,6 +75,12 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def called(address: str) -> str:
+    """Return the address by which this machine calls what listens on `address`."""
+    host, _, port = address.rpartition(":")
+    return f"localhost:{port}" if host.strip("[]") in ANY else address
+
+
 def check_free(address: str, purpose: str) -> None:
     """Raise NetworkError where `address` cannot be listened on."""
     host, _, port = address.rpartition(":")
