@@ -1,4 +1,7 @@
-"""TensorFlow Federated: build_weighted_fed_avg of a Keras model on the local C++ runtime, a client at a time a core."""
+"""TensorFlow Federated: build_weighted_fed_avg of a Keras model on the local C++ runtime, a client at a time a core.
+
+Variants: "" is as its tutorials have it; "functional-iterator" a functional model and the loop DATASET_ITERATOR.
+"""
 
 import os
 import time
