@@ -24,6 +24,7 @@ from benchmarks.peers.measure import become_reaper, play
 from benchmarks.peers.plans import CACHE, ROUNDS, plan_of, workload
 
 ROOT = Path(__file__).parents[2]
+BEGIN = ("sh", "-c", """echo '{"event": "begin"}'; exec "$@" """, "sh")  # said when a prefix lets it begin
 SLOW = 60  # seconds: an engine whose run takes longer is run once
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
 
@@ -49,7 +50,7 @@ def run(engine: str, name: str, asked: argparse.Namespace) -> dict[str, Any]:
             command, variables = ours(name, f"{folder}/run"), dict(os.environ)
         else:
             command, variables = ENGINES[engine].command(name, asked.seconds), ENGINES[engine].variables()
-        command = [*shlex.split(asked.prefix), *command]
+        command = [*shlex.split(asked.prefix), *BEGIN, *command]
         played = play(command, limit=asked.limit, environment=variables | {"TMPDIR": folder}, log=log)
     return figures(workload(name), played, log)
 

@@ -63,7 +63,8 @@ class Tree:
 def play(command: Sequence[str], *, limit: float, environment: dict[str, str], log: Path) -> dict[str, Any]:
     """Run a command that prints events as lines of JSON; return {"events", "cpu", "peak_mb", "wall", "status"}.
 
-    cpu: CPU seconds of the tree when each `round` event was read. limit: seconds after which it is ended.
+    The clock starts at the event `begin`. cpu: CPU seconds of the tree when each `round` event was read. limit: seconds
+    after which it is ended.
     """
     tree, events, cpu = Tree(), [], []
     with log.open("w") as errors:
@@ -72,13 +73,15 @@ def play(command: Sequence[str], *, limit: float, environment: dict[str, str], l
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, start_new_session=True
         )
         tree.watch()
-        timer = threading.Timer(limit, _kill, (process.pid,))
-        timer.start()
+        timer = threading.Timer(limit, _kill_all)
         for line in process.stdout or ():
             event = _event(line)
             if event is None:
                 errors.write(line)
                 continue
+            if event["event"] == "begin":
+                began = time.perf_counter()
+                timer.start()
             events.append(event | {"at": time.perf_counter() - began})
             if event["event"] == "round":
                 cpu.append(tree.cpu())
@@ -145,6 +148,11 @@ def _memory(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+
+def _kill_all() -> None:
+    for pid in descendants():
+        _kill(pid)
 
 
 def _kill(pid: int) -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.workloads import WORKLOADS, Workload
 
 CACHE = Path(os.environ.get("PARTERRE_PEERS", "~/.cache/parterre-peers")).expanduser()
-ROUNDS = {"W1": 30, "W2": 12, "W3": 6, "W4": 30, "W5": 30}  # at most, for ours and for every peer
+ROUNDS = {"W1": 30, "W2": 12, "W3": 3, "W4": 30, "W5": 30}  # at most, for ours and for every peer
 
 
 def workload(name: str) -> Workload:
