@@ -110,7 +110,7 @@ def draw(results: dict[str, dict[str, Any]]) -> None:
                 PAPER[name], color="#b5562b", linewidth=1, linestyle="--", label=f"paper: {PAPER[name]} rounds"
             )
             axes.set(title=f"{titles[name]}, {_found(result)}", xlabel="round", ylabel="test accuracy")
-            axes.set_ylim(0.8 if name == "iid" else 0.5, 1.0)
+            axes.set_ylim(0.95 if name == "iid" else 0.5, 1.0)
             axes.legend(loc="lower right")
         figure.savefig(PICTURE)
 

@@ -51,21 +51,23 @@ def run(engine: str, name: str, asked: argparse.Namespace) -> dict[str, Any]:
         else:
             command, variables = ENGINES[engine].command(name, asked.seconds), ENGINES[engine].variables()
         command = [*shlex.split(asked.prefix), *BEGIN, *command]
+        load = os.getloadavg()[0]
         played = play(command, limit=asked.limit, environment=variables | {"TMPDIR": folder}, log=log)
-    return figures(workload(name), played, log)
+    return figures(workload(name), played, log) | {"load_1m": round(load, 1)}
 
 
-def compare(name: str, asked: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Play one workload on all engines in turn, and put their runs into `results`."""
+def compare(name: str, asked: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Play one workload on all engines in turn, and return their runs."""
     plan_of(name)
     engines = [OURS, *(engine for engine in asked.engines if state(ENGINES[engine].environment)["installed"])]
+    results: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
     for turn in range(asked.repeats):
-        for engine in engines:
-            runs = results[name].setdefault(engine, [])
+        for engine, runs in results.items():
             if turn and ("failed" in runs[-1] or runs[-1]["wall_seconds"] > SLOW):
                 continue
             runs.append(run(engine, name, asked))
             print(name, engine, json.dumps(runs[-1]), flush=True)
+    return results
 
 
 def main() -> None:
@@ -73,14 +75,15 @@ def main() -> None:
     asked = arguments()
     become_reaper()
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    runs = kept.get("runs", {})
+    workloads = kept.get("workloads", {})
     for name in asked.workloads:
-        runs[name] = {}  # never figures of two days beside each other
-        compare(name, asked, runs)
+        head = facts()
+        # Never figures of two occasions beside each other: what there was of this workload is replaced.
+        workloads[name] = {"date": head["date"], "commit": head["commit"], "runs": compare(name, asked)}
         environments = {name: state(name) for name in ENVIRONMENTS}
-        result = {**facts(), "environments": environments, "runs": runs}
-        RESULTS.write_text(json.dumps({**result, "table": table(runs).splitlines()}, indent=2) + "\n")
-    print(table(runs))
+        result = {**head, "environments": environments, "workloads": workloads}
+        RESULTS.write_text(json.dumps({**result, "table": table(workloads).splitlines()}, indent=2) + "\n")
+    print(table(workloads))
 
 
 if __name__ == "__main__":

@@ -74,14 +74,16 @@ def apart(runs: dict[str, list[dict[str, Any]]], engine: str) -> float:
     return float(peer["accuracy"] - mine["accuracies"][peer["rounds"] - 1])
 
 
-def table(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+def table(workloads: dict[str, dict[str, Any]]) -> str:
     """Return all workloads as Markdown."""
-    return "\n".join(line for name in sorted(runs) for line in _workload(name, runs[name]))
+    return "\n".join(line for name in sorted(workloads) for line in _workload(name, **workloads[name]))
 
 
-def _workload(name: str, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+def _workload(name: str, runs: dict[str, list[dict[str, Any]]], date: str, commit: str, note: str = "") -> list[str]:
+    loads = [run["load_1m"] for each in runs.values() for run in each if "load_1m" in run]
+    load = f", load {min(loads)} to {max(loads)}" if loads else ""
     lines = [
-        f"**{name}**",
+        f"**{name}**, {date}, commit {commit}{load}{note}",
         "",
         "| engine | updates/s | Parterre is | CPU ms an update | first round s | peak MB | accuracy | rounds |",
         "|---|---|---|---|---|---|---|---|",
