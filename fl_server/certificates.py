@@ -6,6 +6,7 @@ elsewhere, certificates are used as they are and never renewed here.
 
 import datetime
 import ipaddress
+import re
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ CA_DAYS = 3650
 SERVER_DAYS = 90
 RENEW_SHARE = 1 / 3  # of its lifetime: what is left when a server certificate is renewed
 BACKDATE = datetime.timedelta(hours=1)  # for clients whose clock is a little behind
+DNS_NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -175,20 +177,17 @@ def normal(name: str) -> str:
     except ValueError:
         pass
     try:
-        return bare.encode("idna").decode("ascii").lower() if bare and bare.isascii() else _idna(bare)
+        text = bare.encode("idna").decode("ascii").lower()
     except UnicodeError:
-        raise SecretError(f"expected a DNS name or an IP address; got {name!r}") from None
+        text = ""
+    if not DNS_NAME.fullmatch(text):
+        raise SecretError(f"expected a DNS name or an IP address; got {name!r}")
+    return text
 
 
 def day(moment: datetime.datetime) -> str:
     """Return a moment as a person reads it in a message."""
     return moment.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _idna(name: str) -> str:
-    if not name:
-        raise UnicodeError
-    return name.encode("idna").decode("ascii").lower()
 
 
 def _make_ca(files: Files, days: int) -> None:

@@ -14,9 +14,11 @@ from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_obje
 
 from fl_cli.federation import LocalFederation
 from fl_client.connection import Connection, _bare
+from fl_client.enrolment import enrol
 from fl_client.node import Node
-from fl_common import wire
+from fl_common import keys, wire
 from fl_common.settings import Settings
+from fl_common.tokens import Token
 from fl_server.runs import Run
 
 GARBAGE = np.random.default_rng(0).bytes(400)
@@ -62,15 +64,23 @@ class Withholding(Connection):
             self._stub.PushMessages(request)
 
 
+def enrolled(federation: LocalFederation) -> Withholding:
+    """A client with a key of its own that is let in: being hostile begins behind the door."""
+    key, authority = keys.generate(), federation.access.files.ca.read_bytes()
+    token = Token.parse(federation.enrolment_token())
+    enrol(federation.addresses.fleet, token, key, authority)
+    return Withholding(federation.addresses.fleet, root_certificates=authority, key=key)
+
+
 @contextmanager
-def hostile_client(address: str) -> Iterator[None]:
+def hostile_client(federation: LocalFederation) -> Iterator[None]:
     turn = iter(range(10**6))
 
     def app(message: Message, context: Context) -> Message:
         return Message(HOSTILE[next(turn) % len(HOSTILE)](message), reply_to=message)
 
     stop = threading.Event()
-    node = Node(app, lambda: Withholding(address), node_config={}, stop=stop)
+    node = Node(app, lambda: enrolled(federation), node_config={}, stop=stop)
     thread = threading.Thread(target=node.serve)
     thread.start()
     try:
@@ -95,7 +105,7 @@ def test_garbage_on_the_wire_is_rejected_and_the_run_goes_on(tmp_path: Path, mon
     run = Run.create(tmp_path, settings)
     with (
         LocalFederation(tmp_path, clients=2) as federation,
-        hostile_client(federation.addresses.fleet),
+        hostile_client(federation),
         federation.control() as control,
     ):
         control.submit(settings)

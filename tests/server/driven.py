@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 from flwr.common.serde import run_from_proto
 from flwr.proto.appio_pb2 import PullTaskInputRequest
@@ -12,7 +13,6 @@ from flwr.superlink.grid import GrpcGrid
 from fl_common.nursery import Nursery
 from fl_common.settings import Settings
 from fl_server import access
-from fl_server.control import Control
 from fl_server.superlink import Addresses, SuperLink
 
 PATIENCE = 90.0
@@ -30,7 +30,7 @@ class Driven(SuperLink):
 class Server:
     """A SuperLink with a database, so that it can fall and come back as the same."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, insecure: bool = True, **entry: Any) -> None:
         self.directory = directory
         self.addresses = Addresses.local()
         # Importing Flower takes seconds: the children are forked from a helper that has done so.
@@ -41,7 +41,7 @@ class Server:
             self.nursery,
             self.addresses,
             directory=directory,
-            access=access.prepare(directory, insecure=True),
+            access=access.prepare(directory, insecure=insecure, **entry),
             database=database,
             environment=environment,
         )
@@ -69,9 +69,11 @@ class Server:
 
     def grid(self) -> GrpcGrid:
         """Submit a run and return the Grid of its ServerApp, which is this process."""
-        with Control(self.addresses.control) as control:
+        with access.control(self.superlink.access, self.addresses.control) as control:
             control.submit(Settings())
-        grid = GrpcGrid(self.addresses.appio, insecure=True, token=self.superlink.tokens.get(timeout=PATIENCE))
+        root = self.superlink._root
+        token = self.superlink.tokens.get(timeout=PATIENCE)
+        grid = GrpcGrid(self.addresses.appio, insecure=root is None, root_certificates=root, token=token)
         grid.set_run(run_from_proto(grid._stub.PullTaskInput(PullTaskInputRequest()).run))
         # Without it the SuperLink gives the run up after a minute, and Flower's grid then interrupts this process.
         self._alive = HeartbeatSender(make_task_heartbeat_fn_grpc(grid._stub))

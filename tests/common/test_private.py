@@ -1,0 +1,69 @@
+"""Secret files: whole, mode 0600, refused where others can read them, and never quoted."""
+
+import os
+import stat
+
+import pytest
+
+from fl_common import private
+from fl_common.errors import SecretError
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_secret_is_written_with_mode_0600_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        private.write(tmp_path / "key", b"secret")
+        private.make_directory(tmp_path / "a" / "b")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "key") == 0o600
+    assert mode(tmp_path / "a" / "b") == 0o700
+    assert private.read(tmp_path / "key", "the key") == b"secret"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["key"]
+
+
+def test_writing_again_replaces_the_whole_and_closes_what_was_open_to_others(tmp_path):
+    path = tmp_path / "key"
+    path.write_bytes(b"old and longer")
+    path.chmod(0o644)
+    private.write(path, b"new")
+    assert (path.read_bytes(), mode(path)) == (b"new", 0o600)
+
+
+@pytest.mark.parametrize("bits", [0o640, 0o604, 0o644, 0o660, 0o610])
+def test_a_secret_that_others_can_read_is_refused_with_what_to_do(tmp_path, bits):
+    path = tmp_path / "key"
+    path.write_bytes(b"hidden words")
+    path.chmod(bits)
+    with pytest.raises(
+        SecretError, match=rf"the key .*key can be read by others \(mode {bits:04o}\).*chmod 600"
+    ) as caught:
+        private.read(path, "the key")
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_secret_that_is_missing_or_a_directory_is_named(tmp_path):
+    with pytest.raises(SecretError, match=r"cannot read the key .*nowhere: No such file"):
+        private.read(tmp_path / "nowhere", "the key")
+    with pytest.raises(SecretError, match="cannot write"):
+        private.write(tmp_path / "no" / "such" / "directory", b"")
+
+
+def test_a_directory_that_was_open_is_closed(tmp_path):
+    open_ = tmp_path / "state"
+    open_.mkdir(mode=0o755)
+    private.make_directory(open_)
+    assert mode(open_) == 0o700
+
+
+def test_a_temporary_file_that_somebody_laid_as_a_link_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / f".key.{os.getpid()}").symlink_to(victim)
+    with pytest.raises(SecretError):
+        private.write(tmp_path / "key", b"secret")
+    assert victim.read_bytes() == b"precious"
