@@ -87,7 +87,10 @@ class Desk:
     def stay(
         self, request: bytes, context: grpc.ServicerContext, send_response_callback: Callable[[Any], None]
     ) -> None:
-        """Keep a call open for as long as the client's connection lives; it takes no thread."""
+        """Keep a call open for as long as the client's connection lives; it takes no thread.
+
+        No response is ever sent: a client that reads none would not be told that the call has ended.
+        """
         try:
             message = enrolment.decode(request)
             client, key, session = self._proven(message, "stay"), message["public_key"].encode(), message["session"]
@@ -99,13 +102,13 @@ class Desk:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.REPLACED)
 
         def close() -> None:
-            context.cancel()
+            context.set_code(grpc.StatusCode.UNAUTHENTICATED)
+            context.set_details(enrolment.REVOKED)
+            send_response_callback(None)  # ends the call: cancelling it here would not tell the client
 
         self.sessions.opened(client, close)
         if not context.add_callback(lambda: self.sessions.closed(client, close, lambda: self.lost(key))):
             self.sessions.closed(client, close, lambda: self.lost(key))  # it has ended already
-            return
-        send_response_callback(enrolment.encode({}))
 
     def _admitted(self, message: dict[str, str]) -> Any:
         token = Token.parse(message["token"])

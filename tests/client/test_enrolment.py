@@ -1,0 +1,438 @@
+"""Who gets in, against a real SuperLink with TLS on: enrolment, revocation, coming back, and all that is refused."""
+
+import contextlib
+import datetime
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from driven import Server, until
+from flwr.app import Message, RecordDict
+
+from fl_client.connection import Connection
+from fl_client.enrolment import diagnose, enrol, fetch_authority, signed
+from fl_client.node import Node
+from fl_common import enrolment, keys
+from fl_common.errors import AccessError, NetworkError, UnknownClient
+from fl_common.tokens import Token
+from fl_server import access, certificates
+from fl_server.control import Control
+from fl_server.registry import Registry
+from fl_server.streaming import Stream
+
+
+class Secure(Server):
+    """A server whose front door is the test's: tokens, addresses, connections."""
+
+    def __init__(self, directory):
+        super().__init__(directory, insecure=False, lost_after_seconds=4.0)
+        self.entry = self.superlink.access
+        self.registry = Registry(directory)
+        self.fleet = self.addresses.fleet
+        self.authority = self.entry.files.ca.read_bytes()
+
+    def token(self, *, uses=1, seconds=60.0, **labels):
+        return access.enrolment_token(self.entry, uses=uses, seconds=seconds, labels=labels)
+
+    def enrolled(self, **labels):
+        key = keys.generate()
+        enrol(self.fleet, self.token(**labels), key, self.authority)
+        return key
+
+    def connection(self, key, **options):
+        return Connection(self.fleet, root_certificates=self.authority, key=key, **options)
+
+    def node_of(self, key):
+        return self.registry.client(client_of(key)).node
+
+
+def client_of(key):
+    return keys.client_id(keys.public_pem(key.public_key()))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Secure(tmp_path_factory.mktemp("superlink"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def grid(server):
+    grid = server.grid()
+    yield grid
+    grid.close()
+
+
+@contextlib.contextmanager
+def serving(server, key, app):
+    """A node in a thread of this process. Yields the list of what ended it, and its stop."""
+    stop, ended = threading.Event(), []
+
+    def run():
+        try:
+            Node(app, lambda: server.connection(key), node_config={}, stop=stop).serve()
+        except AccessError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def echo(message, context):
+    return Message(message.content, reply_to=message)
+
+
+def ask(grid, *nodes):
+    messages = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in nodes]
+    return {answer.node: answer.reply for answer in Stream(grid, messages, deadline=60.0)}
+
+
+def forge(address, message, authority, method=enrolment.ENROL):
+    """Call the enrolment service as anybody could, and return the status that comes back."""
+    with grpc.secure_channel(address, grpc.ssl_channel_credentials(authority)) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(enrolment.path(method))(message, timeout=20)
+        return caught.value.code(), caught.value.details()
+
+
+# In
+
+
+def test_a_client_that_has_only_an_address_and_a_token_gets_in_and_trains(server, grid):
+    token, key = server.token(site="berlin"), keys.generate()
+    authority = fetch_authority(server.fleet, token.fingerprint)
+    assert authority == server.authority
+    assert enrol(server.fleet, token, key, authority) == client_of(key)
+    with serving(server, key, echo):
+        node = until(lambda: server.node_of(key))
+        until(lambda: node in grid.get_node_ids())
+        assert ask(grid, node)[node].has_content()
+        client = until(lambda: seen if (seen := server.registry.client(client_of(key))).seen else None)
+        assert client.labels == {"site": "berlin"}
+    assert node not in grid.get_node_ids()
+
+
+def test_two_clients_and_one_use_one_gets_in(server):
+    token = server.token()
+
+    def attempt(key):
+        try:
+            return bool(enrol(server.fleet, token, key, server.authority))
+        except AccessError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(attempt, [keys.generate() for _ in range(8)]))
+    assert outcomes.count(True) == 1
+
+
+def test_a_key_registered_by_hand_needs_no_token(server):
+    key = keys.generate()
+    server.registry.add_key(keys.public_pem(key.public_key()), {"site": "bonn"})
+    with server.connection(key) as connection:
+        assert connection.join() == server.node_of(key)
+        connection.leave()
+
+
+# Not in
+
+
+def test_a_key_that_is_not_enrolled_is_told_so(server):
+    with server.connection(keys.generate()) as connection, pytest.raises(UnknownClient, match="does not know"):
+        connection.join()
+
+
+def test_an_expired_a_used_up_a_revoked_and_a_tampered_token_are_refused(server):
+    expired = server.token(seconds=0.001)
+    used = server.token()
+    enrol(server.fleet, used, keys.generate(), server.authority)
+    revoked = server.token()
+    server.registry.revoke_token(revoked.identity)
+    good = server.token()
+    tampered = Token(good.identity, bytes(reversed(good.secret)), good.fingerprint)
+    for token, why in ((expired, "expired"), (used, "used up"), (revoked, "not valid"), (tampered, "not valid")):
+        with pytest.raises(AccessError, match=why) as caught:
+            enrol(server.fleet, token, keys.generate(), server.authority)
+        assert token.text.split(".")[2] not in str(caught.value)
+    enrol(server.fleet, good, keys.generate(), server.authority)  # the attempts took no use of it
+
+
+def test_a_token_shown_with_somebody_elses_key_is_refused(server):
+    token, mine, theirs = server.token(), keys.generate(), keys.generate()
+    message = {"token": token.text} | signed(mine, token.identity)
+    message["public_key"] = keys.public_pem(theirs.public_key()).decode()
+    code, why = forge(server.fleet, enrolment.encode(message), server.authority)
+    assert (code, "possession" in why) == (grpc.StatusCode.PERMISSION_DENIED, True)
+    assert server.registry.client(client_of(theirs)) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"token": 3}', b"\xff" * 100, b"x" * 20_000])
+def test_a_malformed_request_is_refused(server, content):
+    assert forge(server.fleet, content, server.authority)[0] is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_server_with_another_ca_is_not_shown_the_token(server):
+    token = Token(**(vars(server.token()) | {"fingerprint": "00" * 32}))
+    with pytest.raises(AccessError, match="not the one that the enrolment token is for"):
+        fetch_authority(server.fleet, token.fingerprint)
+
+
+def test_a_wrong_ca_a_wrong_name_and_plaintext_are_said_to_be_what_they_are(server, tmp_path):
+    others = certificates.init(tmp_path, ["localhost"]).ca.read_bytes()
+    port = server.fleet.rpartition(":")[2]
+    assert "unable to get local issuer" in diagnose(server.fleet, others) or "certificate" in diagnose(
+        server.fleet, others
+    )
+    assert "mismatch" in diagnose(f"127.0.0.2:{port}", server.authority) or not diagnose(server.fleet, server.authority)
+    assert "speaks TLS" in diagnose(server.fleet, None)
+    assert diagnose(server.fleet, server.authority) == ""
+    with Connection(server.fleet, root_certificates=others, key=keys.generate()) as connection:
+        with pytest.raises(grpc.RpcError) as caught:
+            connection.join()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "cannot be verified" in connection.diagnosis()
+
+
+def test_a_plaintext_client_gets_nothing_from_a_server_with_tls(server):
+    with Connection(server.fleet) as connection:
+        with pytest.raises(grpc.RpcError) as caught:
+            connection.join()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "told not to (--insecure)" in connection.diagnosis()
+
+
+def test_flowers_own_door_is_shut_for_keys_that_nobody_registered(server):
+    from flwr.proto.fleet_pb2 import RegisterNodeFleetRequest
+
+    key = keys.generate()
+    with server.connection(key) as connection:
+        request = RegisterNodeFleetRequest(public_key=keys.public_pem(key.public_key()))
+        with pytest.raises(grpc.RpcError) as caught:
+            connection._stub.RegisterNode(request)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_one_client_cannot_speak_for_another(server):
+    from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
+    from flwr.proto.node_pb2 import Node as NodeProto
+
+    mine, theirs = server.enrolled(), server.enrolled()
+    with server.connection(mine) as me, server.connection(theirs) as them:
+        me.join()
+        theirs_node = them.join()
+        for call, request in (
+            (me._stub.PullMessages, PullMessagesRequest(node=NodeProto(node_id=theirs_node))),
+            (me._stub.ActivateNode, ActivateNodeRequest(public_key=them._public_key, heartbeat_interval=10)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(request)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        me.leave()
+        them.leave()
+
+
+def test_calls_with_malformed_signatures_are_refused_and_the_server_lives_on(server):
+    from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+
+    good = keys.public_pem(server.enrolled().public_key())
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    for key, time, signature in (
+        (b"no key", now, b"x"),
+        (good, now, b"no signature"),
+        (good, "no time", b"x"),
+        (good, "2020-01-01T00:00:00", b"x"),
+    ):
+        metadata = (
+            ("flwr-public-key-bin", key), ("flwr-timestamp", time), ("flwr-signature-bin", signature)
+        )  # fmt: skip
+        with grpc.secure_channel(server.fleet, grpc.ssl_channel_credentials(server.authority)) as channel:
+            call = channel.unary_unary(
+                "/flwr.proto.Fleet/PullMessages",
+                request_serializer=PullMessagesRequest.SerializeToString,
+                response_deserializer=PullMessagesResponse.FromString,
+            )
+            with pytest.raises(grpc.RpcError) as caught:
+                call(PullMessagesRequest(), metadata=metadata, timeout=20)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert server.superlink.alive
+
+
+# Out
+
+
+def test_who_is_revoked_is_cut_off_at_once_and_for_good(server, grid):
+    key = server.enrolled()
+    with serving(server, key, echo) as ended:
+        node = until(lambda: server.node_of(key))
+        until(lambda: node in grid.get_node_ids())
+        server.registry.revoke(client_of(key))
+        until(lambda: ended)
+        until(lambda: node not in grid.get_node_ids())
+    assert "was revoked" in str(ended[0])
+    with server.connection(key) as connection, pytest.raises(AccessError, match="was revoked"):
+        connection.join()
+    with pytest.raises(AccessError, match="was revoked"):
+        enrol(server.fleet, server.token(), key, server.authority)
+
+
+def test_an_open_call_ends_when_its_client_is_revoked(server):
+    key = server.enrolled()
+    with server.connection(key) as connection:
+        connection.join()
+        server.registry.revoke(client_of(key))
+        assert connection.expelled.wait(30)
+        with pytest.raises(grpc.RpcError) as caught:
+            connection.poll()
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, enrolment.REVOKED)
+
+
+# Back
+
+
+def test_who_comes_back_without_a_goodbye_takes_its_place_at_once_with_its_message(server, grid):
+    key = server.enrolled()
+    lost = server.connection(key)
+    node = lost.join()
+    answers = Stream(grid, [Message(RecordDict(), dst_node_id=node, message_type="train")], deadline=60.0)
+    assert lost.fetch(until(lost.poll)).metadata.message_type == "train"
+    with server.connection(key) as back:  # as after SIGKILL: the old session is simply not heard of any more
+        assert back.join() == node
+        message = back.fetch(until(back.poll))
+        back.send(Message(message.content, reply_to=message), 0.1)
+        assert next(answers).reply.has_content()
+        with pytest.raises(grpc.RpcError) as caught:
+            lost.poll()
+        assert caught.value.details() == enrolment.REPLACED
+        back.leave()
+    lost.__exit__(None, None, None)
+
+
+def test_an_older_process_under_the_same_key_ends_and_says_why(server):
+    key = server.enrolled()
+    with serving(server, key, echo) as ended:
+        until(lambda: server.node_of(key))
+        with server.connection(key) as newer:
+            until(lambda: newer.join())
+            until(lambda: ended)
+            assert newer.beat()
+            newer.leave()
+    assert "another process has joined under this client's key" in str(ended[0])
+
+
+def test_a_connection_that_ends_without_a_goodbye_counts_the_node_out_long_before_its_heartbeats(server, grid):
+    key = server.enrolled()
+    connection = server.connection(key)
+    node = connection.join()
+    until(lambda: node in grid.get_node_ids())
+    connection._channel.close()  # what the operating system does for a process that is killed
+    until(lambda: node not in grid.get_node_ids())
+    assert server.superlink.alive
+
+
+def test_the_server_says_how_often_it_wants_to_hear_from_a_node(server):
+    with server.connection(server.enrolled()) as connection:
+        connection.join()
+        assert connection.heartbeat_seconds == 2.0  # half of lost_after_seconds
+        assert connection.beat()
+        connection.leave()
+
+
+@pytest.mark.slow
+def test_a_client_keeps_its_node_id_over_restarts_of_the_server_and_the_loss_of_its_database(server):
+    key = server.enrolled()
+    with server.connection(key) as connection:
+        node = connection.join()
+        server.kill()
+        server.start()
+        until(lambda: joined(connection))
+        assert connection.node_id == node
+        server.kill()
+        server.forget()
+        server.start()
+        until(lambda: joined(connection))  # enrolled it still is, though Flower has forgotten its node
+        assert server.node_of(key) == connection.node_id != node
+        connection.leave()
+
+
+def joined(connection):
+    try:
+        return connection.join()
+    except grpc.RpcError:
+        return 0
+
+
+# Control
+
+
+def test_control_wants_its_credential(server):
+    address, root = server.addresses.control, server.authority
+    server.entry.credential.chmod(0o600)
+    good = server.entry.credential.read_text().strip()
+    with (
+        Control(address, root_certificates=root, credential=good) as control,
+        pytest.raises(NetworkError, match="Run ID not found"),
+    ):
+        control.status(1)
+    for bad in (None, "", "wrong", good[:-1], good + "x"):
+        with (
+            Control(address, root_certificates=root, credential=bad) as control,
+            pytest.raises(NetworkError, match="refused the credential of Control") as caught,
+        ):
+            control.status(1)
+        assert good not in str(caught.value)
+    with Control(address, credential=good) as control, pytest.raises(NetworkError):
+        control.status(1)  # in plaintext the credential is not even sent
+
+
+def test_a_credential_that_others_can_read_is_refused(server):
+    server.entry.credential.chmod(0o644)
+    try:
+        with pytest.raises(access.SecretError, match="can be read by others"):
+            access.control(server.entry, server.addresses.control)
+    finally:
+        server.entry.credential.chmod(0o600)
+
+
+# Certificates
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(server):
+    before = certificates.describe(server.entry.files.certificate)
+    certificates.issue(server.entry.files, list(before.names), days=1)
+    fresh = certificates.describe(server.entry.files.certificate)
+    assert fresh.serial != before.serial
+    import ssl
+
+    def shown():
+        port = int(server.fleet.rpartition(":")[2])
+        return ssl.get_server_certificate(("127.0.0.1", port)).encode()
+
+    until(lambda: shown() == server.entry.files.certificate.read_bytes())
+    with server.connection(server.enrolled()) as connection:
+        assert connection.join()
+        connection.leave()
+
+
+# Too often
+
+
+def test_too_many_failed_enrolments_from_one_address_are_not_looked_at(server):
+    from fl_server.enrolment import MOST_FAILURES
+
+    token, refused = server.token(), set()
+    for _ in range(MOST_FAILURES + 2):
+        refused.add(forge(server.fleet, b"{}", server.authority)[0])
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED in refused
+    with pytest.raises(AccessError, match="wait a minute"):
+        enrol(server.fleet, token, keys.generate(), server.authority)
