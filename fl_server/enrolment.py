@@ -101,9 +101,9 @@ class Desk:
         if not self.sessions.is_current(client, session):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.REPLACED)
 
-        def close() -> None:
-            context.set_code(grpc.StatusCode.UNAUTHENTICATED)
-            context.set_details(enrolment.REVOKED)
+        def close(code: grpc.StatusCode, why: str) -> None:
+            context.set_code(code)
+            context.set_details(why)
             send_response_callback(None)  # ends the call: cancelling it here would not tell the client
 
         self.sessions.opened(client, close)

@@ -5,21 +5,18 @@ sessions. Control: a bearer credential, checked by a plugin of the kind Flower h
 read again when they were renewed.
 """
 
-import concurrent.futures
 import functools
-import hashlib
-import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import grpc
-from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, PUBLIC_KEY_HEADER
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, PUBLIC_KEY_HEADER
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -32,16 +29,17 @@ from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import (
     _unary_unary_rpc_terminator,
 )
 from flwr.server.superlink.linkstate import LinkStateFactory
-from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
+from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.utils import get_metadata_bytes, get_metadata_str
-from flwr.superlink.auth_plugin import ControlAuthnPlugin, NoOpControlAuthzPlugin
+from flwr.superlink.auth_plugin import NoOpControlAuthzPlugin
 from flwr.superlink.servicer.control import control_grpc
 
 from fl_common import enrolment, keys
 from fl_common.errors import ParterreError
-from fl_server import liveness
+from fl_server import liveness, servers
 from fl_server.access import Access
 from fl_server.certificates import read_public
+from fl_server.credential import CredentialPlugin
 from fl_server.enrolment import Desk, EnrolmentInterceptor, Failures
 from fl_server.liveness import Seen, Sessions
 from fl_server.registry import Registry
@@ -145,36 +143,6 @@ class NodeGate(NodeAuthServerInterceptor):
             self._registry.settle(client, node_id)
 
 
-class CredentialPlugin(ControlAuthnPlugin):
-    """Lets into Control who shows the credential, in the header in which Flower's own tools send an access token."""
-
-    def __init__(self, file: Path, account: AccountInfo) -> None:
-        self._file = file
-        self._account = account
-
-    def validate_tokens_in_metadata(
-        self, metadata: Sequence[tuple[str, str | bytes]]
-    ) -> tuple[bool, AccountInfo | None]:
-        """Compare in constant time. The file is read each time, so that a new credential holds at once."""
-        shown = get_metadata_str(metadata, ACCESS_TOKEN_KEY) or ""
-        good = hmac.compare_digest(_digest(shown.encode()), _digest(self._file.read_bytes().strip()))
-        return (True, self._account) if good and shown else (False, None)
-
-    def refresh_tokens(
-        self, metadata: Sequence[tuple[str, str | bytes]]
-    ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
-        """There is nothing to refresh."""
-        return None, None
-
-    def get_login_details(self) -> AccountAuthLoginDetails | None:
-        """There is no log-in: the credential is a file."""
-        return None
-
-    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
-        """There is no log-in: the credential is a file."""
-        return None
-
-
 @dataclass
 class Keeper:
     """Carries what commands wrote into the registry over to Flower's state, and what was seen into the registry."""
@@ -229,13 +197,20 @@ def install(access: Access) -> None:
         return NodeGate(state_factory, registry, sessions, seen, beat)
 
     _replace(superlink_app, "NodeAuthServerInterceptor", node_gate)
-    _replace(superlink_app, "generic_create_grpc_server", functools.partial(_make_server, access, first))
-    _replace(control_grpc, "generic_create_grpc_server", functools.partial(_make_server, access, []))
+
+    fleet = functools.partial(servers.make, access, first, sessions.close_all)  # open calls would hold up its end
+    control = functools.partial(servers.make, access, (), _nothing)
+    _replace(superlink_app, "generic_create_grpc_server", fleet)
+    _replace(control_grpc, "generic_create_grpc_server", control)
     if not access.insecure:
         account = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
         plugin = CredentialPlugin(access.credential, account)
         plugins = (plugin, NoOpControlAuthzPlugin(Path(), True))
         _replace(superlink_app, "_load_control_auth_plugins", lambda *_: plugins)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _replace(module: ModuleType, name: str, value: object) -> None:
@@ -256,77 +231,3 @@ def _desk(access: Access, registry: Registry | None, sessions: Sessions, state_f
 
     authority = b"" if access.insecure else read_public(access.files.ca)
     return Desk(authority, registry, sessions, Failures(), is_node, lost)
-
-
-def _make_server(
-    access: Access,
-    first: Sequence[grpc.ServerInterceptor],
-    servicer_and_add_fn: tuple[Any, Callable[[Any, grpc.Server], None]],
-    server_address: str,
-    max_message_length: int,
-    certificates: tuple[bytes, bytes, bytes] | None = None,
-    interceptors: Sequence[grpc.ServerInterceptor] | None = None,
-) -> grpc.Server:
-    """Make a server as Flower does, with `first` before its interceptors and certificates that can be renewed."""
-    server = _server(max_message_length, [*first, *(interceptors or [])])
-    servicer, add = servicer_and_add_fn
-    add(servicer, server)
-    if certificates is None:
-        port = server.add_insecure_port(server_address)
-    else:
-        port = server.add_secure_port(server_address, _credentials(access))
-    server.bound_address = f"{server_address.rpartition(':')[0]}:{port}"  # type: ignore[attr-defined]
-    return server
-
-
-def _server(max_message_length: int, interceptors: list[grpc.ServerInterceptor]) -> grpc.Server:
-    """Return a server like Flower's, for more connections that are open and idle."""
-    return grpc.server(
-        concurrent.futures.ThreadPoolExecutor(max_workers=THREADS),
-        maximum_concurrent_rpcs=MOST_CALLS,
-        options=[
-            ("grpc.max_concurrent_streams", MOST_CALLS),
-            ("grpc.max_send_message_length", max_message_length),
-            ("grpc.max_receive_message_length", max_message_length),
-            ("grpc.keepalive_time_ms", 210_000),
-            ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.keepalive_permit_without_calls", 0),
-        ],
-        interceptors=interceptors,
-    )
-
-
-def _credentials(access: Access) -> grpc.ServerCredentials:
-    """Return credentials that are read again, at a handshake, when the certificate's file has changed."""
-    lock = threading.Lock()
-    known = [_stamp(access)]
-
-    def configuration() -> Any:
-        return grpc.ssl_server_certificate_configuration([access.files.pair()])
-
-    def fetch() -> Any:
-        with lock:
-            if (stamp := _stamp(access)) == known[0]:
-                return None
-            try:
-                fresh = configuration()
-            except ParterreError as error:
-                log.error("the new certificate cannot be used: %s", error)
-                return None
-            known[0] = stamp
-            log.warning("the server's certificate was renewed")
-            return fresh
-
-    return grpc.dynamic_ssl_server_credentials(configuration(), fetch)
-
-
-def _stamp(access: Access) -> tuple[int, int]:
-    try:
-        status = access.files.certificate.stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_ino)
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()

@@ -9,13 +9,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
+import grpc
 from flwr.server.superlink.fleet.message_handler import message_handler
 from flwr.server.superlink.linkstate import LinkState
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.utils import uint64_to_int64
+
+from fl_common.enrolment import REVOKED
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,9 @@ def hand_out_again(state: LinkState, node_id: int) -> None:
                     message.metadata.delivered_at = ""
 
 
+Close = Callable[[grpc.StatusCode, str], None]
+
+
 class Sessions:
     """Which process speaks under each key, and whether its connection is open. Sessions are random texts.
 
@@ -76,7 +81,7 @@ class Sessions:
         self._grace = grace
         self._lock = threading.Lock()
         self._current: dict[str, str] = {}
-        self._open: dict[str, Callable[[], Any]] = {}
+        self._open: dict[str, Close] = {}
         self._timers: dict[str, threading.Timer] = {}
 
     def begin(self, client: str, session: str) -> None:
@@ -89,7 +94,7 @@ class Sessions:
         with self._lock:
             return self._current.get(client, session) == session
 
-    def opened(self, client: str, close: Callable[[], Any]) -> None:
+    def opened(self, client: str, close: Close) -> None:
         """Take note that a client's connection is open. `close` ends it from this side."""
         with self._lock:
             self._open[client] = close
@@ -97,7 +102,7 @@ class Sessions:
         if timer is not None:
             timer.cancel()
 
-    def closed(self, client: str, close: Callable[[], Any], lost: Callable[[], None]) -> None:
+    def closed(self, client: str, close: Close, lost: Callable[[], None]) -> None:
         """Take note that it ended. Unless another opens in time, `lost` is called."""
         with self._lock:
             if self._open.get(client) is not close:
@@ -121,7 +126,14 @@ class Sessions:
         with self._lock:
             close = self._open.pop(client, None)
         if close is not None:
-            close()
+            close(grpc.StatusCode.UNAUTHENTICATED, REVOKED)
+
+    def close_all(self) -> None:
+        """End every open connection, for the server stops: nobody counts as lost for that."""
+        with self._lock:
+            closing, self._open = list(self._open.values()), {}
+        for close in closing:
+            close(grpc.StatusCode.UNAVAILABLE, "the server stops")
 
     def _is_lost(self, client: str, lost: Callable[[], None]) -> None:
         with self._lock:

@@ -23,6 +23,7 @@ USE_INTERNALS = {
     "fl_client/node.py",
     "fl_server/superlink.py",
     "fl_server/gate.py",
+    "fl_server/credential.py",
     "fl_server/liveness.py",
     "fl_server/pulling.py",
     "fl_server/control.py",

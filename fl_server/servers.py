@@ -1,0 +1,98 @@
+"""The gRPC servers of the Fleet and Control APIs: Flower's, but for certificates that can be renewed while they run."""
+
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from fl_common.errors import ParterreError
+from fl_server.access import Access
+
+log = logging.getLogger(__name__)
+
+MOST_CALLS = 8192  # at once: each client holds one open, and makes one at a time
+THREADS = 1000
+
+
+def make(
+    access: Access,
+    first: Sequence[grpc.ServerInterceptor],
+    before_stop: Callable[[], None],
+    servicer_and_add_fn: tuple[Any, Callable[[Any, grpc.Server], None]],
+    server_address: str,
+    max_message_length: int,
+    certificates: tuple[bytes, bytes, bytes] | None = None,
+    interceptors: Sequence[grpc.ServerInterceptor] | None = None,
+) -> grpc.Server:
+    """Make a server as Flower does, with `first` before its interceptors and certificates that can be renewed.
+
+    `before_stop` is called when it is told to stop.
+    """
+    server = _server(max_message_length, [*first, *(interceptors or [])])
+    servicer, add = servicer_and_add_fn
+    add(servicer, server)
+    if certificates is None:
+        port = server.add_insecure_port(server_address)
+    else:
+        port = server.add_secure_port(server_address, _credentials(access))
+    server.bound_address = f"{server_address.rpartition(':')[0]}:{port}"  # type: ignore[attr-defined]
+    stop = server.stop
+
+    def stop_after(grace: float | None) -> threading.Event:
+        before_stop()
+        return stop(grace)
+
+    server.stop = stop_after  # type: ignore[method-assign]
+    return server
+
+
+def _server(max_message_length: int, interceptors: list[grpc.ServerInterceptor]) -> grpc.Server:
+    """Return a server like Flower's, for more connections that are open and idle."""
+    return grpc.server(
+        concurrent.futures.ThreadPoolExecutor(max_workers=THREADS),
+        maximum_concurrent_rpcs=MOST_CALLS,
+        options=[
+            ("grpc.max_concurrent_streams", MOST_CALLS),
+            ("grpc.max_send_message_length", max_message_length),
+            ("grpc.max_receive_message_length", max_message_length),
+            ("grpc.keepalive_time_ms", 210_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.keepalive_permit_without_calls", 0),
+        ],
+        interceptors=interceptors,
+    )
+
+
+def _credentials(access: Access) -> grpc.ServerCredentials:
+    """Return credentials that are read again, at a handshake, when the certificate's file has changed."""
+    lock = threading.Lock()
+    known = [_stamp(access)]
+
+    def configuration() -> Any:
+        return grpc.ssl_server_certificate_configuration([access.files.pair()])
+
+    def fetch() -> Any:
+        with lock:
+            if (stamp := _stamp(access)) == known[0]:
+                return None
+            try:
+                fresh = configuration()
+            except ParterreError as error:
+                log.error("the new certificate cannot be used: %s", error)
+                return None
+            known[0] = stamp
+            log.warning("the server's certificate was renewed")
+            return fresh
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), fetch)
+
+
+def _stamp(access: Access) -> tuple[int, int]:
+    try:
+        status = access.files.certificate.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino)
