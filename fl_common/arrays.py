@@ -76,10 +76,16 @@ def encode(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
 def _encode(array: NDArray[Any]) -> Array:
     # np.save writes through a growing buffer and copies it out again; one join is one copy.
     contiguous = np.ascontiguousarray(array).reshape(array.shape)
-    header = BytesIO()
-    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(contiguous))
-    data = b"".join((header.getvalue(), contiguous.reshape(-1).view(np.uint8).data))
+    data = b"".join((_written_header(array.dtype, array.shape), contiguous.reshape(-1).view(np.uint8).data))
     return Array(dtype=array.dtype.name, shape=array.shape, stype=NUMPY, data=data)
+
+
+@lru_cache(maxsize=4096)
+def _written_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    # Writing it costs more than copying ten thousand numbers, and the arrays of a model have the same in every round.
+    header = BytesIO()
+    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(np.empty(shape, dtype)))
+    return header.getvalue()
 
 
 def decode(array: Array) -> NDArray[Any]:
