@@ -11,11 +11,12 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-annot
 OUT ?= runs/demo
 # Each worker imports TensorFlow: a gigabyte.
 WORKERS ?= 2
+SEEDS ?= 1 2 3 4 5
 
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-docker check bench bench-peers lock image-locks clean help
+.PHONY: demo test test-docker check audit chaos bench bench-peers lock image-locks clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,11 +32,18 @@ test: $(STAMP) ## run the fast tests
 test-docker: $(STAMP) ## build the images and run the tests that need a Docker engine
 	@$(BIN)/python -m pytest -n 0 -m docker tests/e2e $(PYTEST_ARGS)
 
-check: $(STAMP) ## lint, types and the direction of imports
+check: $(STAMP) ## lint, security rules, types, the direction of imports, known vulnerabilities
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_imports.py
+	@$(BIN)/python .ci/audit.py
+
+audit: $(STAMP) ## known vulnerabilities of what the lock names; fails where the service does not answer
+	@AUDIT=required $(BIN)/python .ci/audit.py
+
+chaos: $(STAMP) ## the federation among faults of every kind, with several seeds; reports go to build/chaos
+	@CHAOS_SEEDS="$(SEEDS)" CHAOS_REPORT=build/chaos $(BIN)/python -m pytest tests/chaos -m chaos -s
 
 bench: $(STAMP) ## measure; results go to benchmarks/results
 	@$(BIN)/python benchmarks/aggregation.py
