@@ -1,0 +1,70 @@
+"""What must be true after a chaos run, whatever happened in it."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from fl_server import checkpoints
+from fl_server.runs import Run
+from tests.chaos.ledger import Ledger, digest
+from tests.integration.conftest import events
+
+
+def rounds_are_there_once_and_in_order(run: Path, rounds: int) -> None:
+    """Every committed round has one event and one whole checkpoint."""
+    assert [event["round"] for event in events(run, "round")] == list(range(1, rounds + 1))
+    assert checkpoints.numbers(run / "checkpoints") == list(range(1, rounds + 1))
+    for number in range(1, rounds + 1):
+        checkpoint, event = checkpoints.read(run / "checkpoints" / f"{number:04d}")
+        assert checkpoint.round == event["round"] == number
+    assert Run.open(run).status == "finished"
+
+
+def weights_are_the_mean_of_what_was_accepted(run: Path, folder: Path, rounds: int) -> int:
+    """Each round's model is the mean of honest updates that were made from the round before's; return how many."""
+    ledger, before, count = Ledger(folder), "", 0
+    for number in range(1, rounds + 1):
+        arrays = checkpoints.read(run / "checkpoints" / f"{number:04d}")[0].arrays
+        updates = [ledger.update(name) for name in ledger.round(number)]  # a lie is in no ledger
+        count += len(updates)
+        assert len({id(update) for update in updates}) >= 3, f"round {number} is below its quorum"
+        assert {update["base"] for update in updates} == ({before} if before else {updates[0]["base"]}), (
+            f"round {number}"
+        )
+        total = sum(update["examples"] for update in updates)
+        for name, array in arrays.items():
+            mean = sum(update["examples"] / total * update["arrays"][name].astype(np.float64) for update in updates)
+            np.testing.assert_allclose(array, mean, rtol=0, atol=1e-6, err_msg=f"round {number}, {name}")
+        before = digest(arrays)
+    return count
+
+
+def clocks_were_really_off(clients: set[int], directory: Path) -> None:
+    """A client whose clock jumped was refused, dated a reply wrongly, or had its calls time out."""
+    for client in clients:
+        text = (directory / f"client-{client}.log").read_text(errors="replace")
+        assert "the clock is off by" in text
+        assert any(sign in text for sign in ("Invalid timestamp", "dated by a wrong clock", "DEADLINE_EXCEEDED")), (
+            client
+        )
+
+
+def nothing_is_left(seen: set[psutil.Process], ports: list[int], store: Path, temporary: Path) -> None:
+    """No process, port, temporary file or lock is left."""
+    alive = [each for each in seen if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    alive = [each for each in alive if each.ppid() != os.getpid()]  # the helper that this process forks clients from
+    assert not alive, [each.cmdline() for each in alive]
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    assert not (store / ".superlink" / "server.lock").exists()
+    for run in store.glob("*/settings.toml"):
+        assert not Run.open(run.parent).is_locked()
+    unfinished = [path for path in store.rglob(".*") if path.name[1:2].isdigit() or path.name.startswith(".settings")]
+    assert not unfinished, unfinished
+    left = [path for path in temporary.rglob("*") if path.is_file() or path.is_socket()]
+    assert not left, left
