@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from fl_server import checkpoints
 from fl_server.runs import Run
 from tests.chaos.ledger import Ledger, digest
 from tests.integration.conftest import events
+
+ENDING_SECONDS = 30.0
 
 
 def rounds_are_there_once_and_in_order(run: Path, rounds: int) -> None:
@@ -54,8 +57,9 @@ def clocks_were_really_off(clients: set[int], directory: Path) -> None:
 
 def nothing_is_left(seen: set[psutil.Process], ports: list[int], store: Path, temporary: Path) -> None:
     """No process, port, temporary file or lock is left."""
-    alive = [each for each in seen if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
-    alive = [each for each in alive if each.ppid() != os.getpid()]  # the helper that this process forks clients from
+    limit = time.monotonic() + ENDING_SECONDS  # a helper that is still importing reads only then that it is to end
+    while (alive := _alive(seen)) and time.monotonic() < limit:
+        time.sleep(0.1)
     assert not alive, [each.cmdline() for each in alive]
     for port in ports:
         with socket.socket() as probe:
@@ -68,3 +72,15 @@ def nothing_is_left(seen: set[psutil.Process], ports: list[int], store: Path, te
     assert not unfinished, unfinished
     left = [path for path in temporary.rglob("*") if path.is_file() or path.is_socket()]
     assert not left, left
+
+
+def _alive(seen: set[psutil.Process]) -> list[psutil.Process]:
+    """Return what still runs, but for the helper that this very process forks its clients from."""
+    found = []
+    for each in seen:
+        try:
+            if each.is_running() and each.status() != psutil.STATUS_ZOMBIE and each.ppid() != os.getpid():
+                found.append(each)
+        except psutil.NoSuchProcess:
+            continue
+    return found
