@@ -210,4 +210,6 @@ def _lease(message: Message) -> tuple[int, int]:
 def takes_mean(strategy: str) -> bool:
     """Say whether a strategy takes the clients' plain weighted mean, and looks at no reply alone."""
     kind = find(strategy)
-    return issubclass(kind, FedAvg) and kind.aggregate_train is FedAvg.aggregate_train
+    if not issubclass(kind, FedAvg):
+        return False
+    return kind.aggregate_train is FedAvg.aggregate_train and kind.weigh is FedAvg.weigh

@@ -124,7 +124,7 @@ class FedAvg(Strategy):
             reply, members = self._admit(message, signature), members_of(message)
             del message  # else it lives until the next one has come: two replies in memory
             if reply is not None:
-                fold.add(self._slots.get(reply.node, UNASKED), reply.arrays, reply.weight)
+                fold.add(self._slots.get(reply.node, UNASKED), reply.arrays, self.weigh(reply))
                 metrics += [(each.examples, each.metrics) for each in members] or [(reply.weight, reply.metrics)]
             del reply
         if not metrics:
@@ -136,6 +136,10 @@ class FedAvg(Strategy):
         admitted = [reply for message in replies if (reply := self._admit(message, None)) is not None]
         metrics = [(reply.weight, reply.metrics) for reply in admitted if reply.weight]
         return mean_metrics(metrics) if metrics else None
+
+    def weigh(self, reply: Reply) -> float:
+        """Return the weight of a reply in the mean: here, its number of examples."""
+        return reply.weight
 
     def step(self, current: Arrays, mean: Arrays) -> Arrays:
         """Return the next model from this round's and the clients' mean: here, the mean. `mean` is not to be kept."""

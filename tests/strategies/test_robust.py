@@ -198,6 +198,37 @@ def test_replies_are_held_once_and_not_copied(name):
     assert copies < 6
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_norm_clipping_with_a_bound_keeps_no_reply_and_ends_where_holding_them_does(weighted):
+    models, examples = updates(9), [3, 1, 4, 1, 5, 9, 2, 6, 5]
+    models[4]["dense/kernel"] *= np.float32(1e20)
+    settings = parse({"strategy": "normclipping", "strategy.bound": 2.0, "strategy.weighted": weighted})
+    streamed, held = make(settings), make(settings)
+    one, _ = round_of(streamed, models, examples=examples)
+    begin(held, MODEL, nodes=9)
+    replies = [reply(each, examples[n], node=n + 1) for n, each in enumerate(models)]
+    other, _ = Robust.aggregate_train(held, 1, replies)
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_norm_clipping_with_a_bound_lets_each_reply_go():
+    model, rng = {"w": np.zeros(1_000_000, np.float32)}, np.random.default_rng(0)
+    strategy = make(parse({"strategy": "normclipping", "strategy.bound": 1.0}))
+    peaks = []
+    for count in (12, 36):
+        begin(strategy, model, nodes=count)
+        tracemalloc.start()
+        strategy._mean = None
+        strategy.aggregate_train(
+            1, (reply({"w": rng.standard_normal(1_000_000, dtype=np.float32)}, node=n + 1) for n in range(count))
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1] / model["w"].nbytes)
+        tracemalloc.stop()
+    # what waits for its turn in the order of slots, which is bounded in bytes, and two copies
+    assert peaks[1] < peaks[0] + 10 < 36
+
+
 # ---- Flower's own, where it is right
 
 
