@@ -5,7 +5,7 @@ the clock, `cpu` of the process, which other processes disturb less: medians, wi
 the peak of the resident set rises above what is there before, the replies; the most of all repeats. Flower has no
 geometric median, no norm clipping and no centered clipping. `kernels`: what numba costs a process, once.
 Run `python benchmarks/robust.py [--quick] [STRATEGY ...]`; it writes benchmarks/results/robust.json, where strategies
-that are not measured this time stay.
+that are not measured this time stay, and the table of docs/explanation/robustness.md.
 """
 
 import argparse
@@ -38,6 +38,8 @@ from strategies.rules import ordering
 from strategies.trimmed_mean import TrimmedMean
 
 RESULT = Path(__file__).parent / "results" / "robust.json"
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "robustness.md"
+START, END = "<!-- speed:start -->\n", "<!-- speed:end -->\n"
 F = 4
 PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
     "median": (Median, flowers.FedMedian),
@@ -103,6 +105,30 @@ def summary(runs: list[tuple[float, float, float]], repeats: int) -> dict[str, f
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """Return the measurements as Markdown."""
+    lines = [
+        f"20 replies of {result['megabytes']} MB; seconds of CPU, and memory beside the replies themselves:",
+        "",
+        "| strategy | CPU | memory | Flower's CPU | Flower's memory |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["strategies"].items():
+        ours, theirs = row["ours"], row.get("flower")
+        other = f"{theirs['cpu']:.1f} s | {theirs['peak_mb']} MB" if theirs else "| "
+        lines.append(f"| `{name}` | {ours['cpu']:.1f} s | {ours['peak_mb']} MB | {other} |")
+    cpu = result["machine"]["cpu"]
+    note = f"{cpu}, {result['machine']['cores']} virtual cores, shared and busy, which slows the larger memory more;"
+    return "\n".join([*lines, "", f"{note} {result['date'][:10]}, `benchmarks/robust.py`."]) + "\n"
+
+
+def page(text: str, result: dict[str, Any]) -> str:
+    """Return the page's text with the table between its markers."""
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return before + START + table(result) + END + after
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -137,6 +163,7 @@ def main() -> None:
     print(json.dumps(measured_now))
     if not given.quick:
         RESULT.write_text(json.dumps(result, indent=2) + "\n")
+        PAGE.write_text(page(PAGE.read_text(), result))
 
 
 if __name__ == "__main__":
