@@ -46,8 +46,6 @@ from fl_server.registry import Registry
 
 log = logging.getLogger(__name__)
 
-MOST_CALLS = 8192  # at once: each client holds one open, and makes one at a time
-THREADS = 1000
 LOOK_SECONDS = 0.5  # how soon a revocation reaches who is silent
 NOTE_SECONDS = 2.0  # how often is written down who was heard of
 

@@ -17,7 +17,7 @@ from strategies.replies import REASONS
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 EVENTS = ROOT / "docs" / "reference" / "events.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATOR = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
