@@ -47,9 +47,9 @@ class Limits:
                 raise RejectedReply("norm", f"expected an update of norm {self.update_norm:g} at most; got {norm:.6g}")
 
 
-def reply_bytes(settings: Settings, sent: int) -> int:
-    """Return how large a reply may be, in bytes, to a message of `sent` bytes."""
-    return int(settings.max_reply_mb * MB) or SIZES * sent + ROOM
+def allowed_bytes(max_reply_mb: float, sent: int) -> int:
+    """Return how large a reply may be, in bytes, to a message of `sent` bytes; the setting 0 allows in proportion."""
+    return int(max_reply_mb * MB) or SIZES * sent + ROOM
 
 
 def distance(arrays: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> float:

@@ -35,6 +35,8 @@ SUPERLINK_ERRORS = (grpc.RpcError, RunNotRunningException)  # not a word about t
 UNAVAILABLE = 4  # Flower's ErrorCode.REPLY_MESSAGE_UNAVAILABLE
 TOO_LARGE = 901  # ours: Flower's codes are small
 MB = 1_000_000
+WITHDRAWN = b"withdrawn"  # stands on a SuperLink of ours in the place of a reply that was too large (reception.py)
+TAKEN_BACK = "the reply was larger than max_reply_mb allows, and was dropped as it came"
 
 
 def push(grid: Grid, messages: Sequence[Message]) -> list[str]:
@@ -141,11 +143,16 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, 
             max_time=STRAGGLING_SECONDS,
             max_tries_per_object=None,
         )
+        if contents.get(message_id) == WITHDRAWN:
+            raise ObjectIdNotPreregisteredError(message_id)
         message = inflate_object_from_contents(message_id, contents)
     except _TooLarge:
         _confirm(grid, message_id)
         return _error(grid, reply_to, f"expected at most {limit / MB:.1f} MB; got more", TOO_LARGE)
-    except (ObjectUnavailableError, ObjectIdNotPreregisteredError):
+    except ObjectIdNotPreregisteredError:
+        _confirm(grid, message_id)
+        return _error(grid, reply_to, TAKEN_BACK, TOO_LARGE)
+    except ObjectUnavailableError:
         _confirm(grid, message_id)
         return _error(grid, reply_to, "the reply was announced, but its arrays did not come")
     except (UnexpectedObjectContentError, ValueError, TypeError, KeyError, AttributeError) as error:

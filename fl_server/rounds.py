@@ -23,7 +23,7 @@ from fl_server.clock import clock_of
 from fl_server.cohort import MESSAGE_MARGIN_SECONDS, Cohort
 from fl_server.commits import Commits
 from fl_server.leases import Leases
-from fl_server.limits import Limits, reply_bytes
+from fl_server.limits import Limits, allowed_bytes
 from fl_server.phase import Phase, QuorumMissed
 from fl_server.report import Assessed, Trained
 from fl_server.roster import Roster
@@ -183,7 +183,7 @@ class Rounds:
     @contextmanager
     def _asked(self, cohort: Cohort, phase: Phase, record: ArrayRecord, deadline: float) -> Iterator[Stream]:
         """Send a cohort's messages, and give their answers; draw the consequences when the phase has ended."""
-        began, limit = self._clock.now(), reply_bytes(self._settings, _size(record))
+        began, limit = self._clock.now(), allowed_bytes(self._settings.max_reply_mb, _size(record))
         answers = Stream(
             self._grid, cohort.messages, deadline=deadline, enough=cohort.wanted, clock=self._clock, limit=limit
         )

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fl_common.settings import Settings
-from fl_server.limits import BLOCK, ROOM, distance, reply_bytes
+from fl_server.limits import BLOCK, ROOM, allowed_bytes, distance
 
 floats = hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(-1e3, 1e3, width=32))
 
@@ -38,5 +37,5 @@ def test_what_overflows_is_beyond_every_limit():
 
 
 def test_a_reply_may_be_twice_what_was_sent_unless_a_size_is_set():
-    assert reply_bytes(Settings(), 10_000_000) == 20_000_000 + ROOM
-    assert reply_bytes(Settings(max_reply_mb=1.5), 10_000_000) == 1_500_000
+    assert allowed_bytes(0.0, 10_000_000) == 20_000_000 + ROOM
+    assert allowed_bytes(1.5, 10_000_000) == 1_500_000

@@ -1,0 +1,190 @@
+"""What nodes may leave at the SuperLink: one reply to each message they were given, of a bounded size.
+
+Flower takes any number of objects of any size from a node, and keeps them until the run ends. Here a reply is counted
+as its objects come, in the SuperLink's process, before the server's part of the run has heard of it.
+"""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.utils import int64_to_uint64
+
+from fl_server.limits import MB, allowed_bytes
+from fl_server.withdrawal import withdraw
+
+FLEET = "/flwr.proto.Fleet/"
+MOST_OBJECTS = 50_000  # of one reply: a message, its records, arrays and chunks of arrays
+OBJECT_BYTES = 64 * MB  # of one object: Flower cuts arrays into chunks of 20 MB
+UNKNOWN_SENT = 512 * MB  # what is taken to have been sent where a restart has forgotten it
+REMEMBERED = 50_000  # sizes of objects, messages and replies
+AT_ONCE = 8  # replies that a node pushes side by side
+
+Call = Callable[[Any, grpc.ServicerContext], Any]
+Size = list[int]  # of an object in bytes: one number, UNKNOWN until somebody has fetched it
+UNKNOWN = -1
+
+
+@dataclass(eq=False)
+class Reply:
+    """A reply whose objects are coming: the ids that it may consist of, those that came, the bytes left for others."""
+
+    head: str
+    objects: set[str]
+    limit: int
+    left: int
+    came: set[str] = field(default_factory=set)
+
+
+class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Sits in front of Flower's Fleet API, behind the authentication of nodes."""
+
+    def __init__(self, state_factory: LinkStateFactory, object_store_factory: ObjectStoreFactory) -> None:
+        self._states, self._stores = state_factory, object_store_factory
+        self._lock = threading.Lock()
+        self._sizes: OrderedDict[str, Size] = OrderedDict()  # by id of an object
+        self._sent: OrderedDict[str, dict[str, Size]] = OrderedDict()  # id of a message -> its objects
+        self._replies: OrderedDict[str, Reply] = OrderedDict()  # id of a message -> the reply to it
+        self._coming: dict[int, deque[Reply]] = {}  # node -> the replies that it pushes
+        self._run_limits: dict[int, float] = {}
+
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wrap the four calls by which messages and objects come and go."""
+        handler = continuation(handler_call_details)
+        name = handler_call_details.method.removeprefix(FLEET)
+        wrap = {
+            "PullMessages": self._pull_messages,
+            "PullObject": self._pull_object,
+            "PushMessages": self._push_messages,
+            "PushObject": self._push_object,
+        }.get(name)
+        if handler is None or wrap is None or handler.unary_unary is None:
+            return handler
+        call = handler.unary_unary
+        return grpc.unary_unary_rpc_method_handler(
+            lambda request, context: wrap(call, request, context),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _pull_messages(self, call: Call, request: Any, context: grpc.ServicerContext) -> Any:
+        response = call(request, context)
+        for message, tree in zip(response.messages_list, response.message_object_trees, strict=True):
+            with self._lock:
+                sizes = {each: self._size(each) for each in _objects(tree) or []}
+                _remember(self._sent, message.metadata.message_id, sizes)
+        return response
+
+    def _pull_object(self, call: Call, request: Any, context: grpc.ServicerContext) -> Any:
+        response = call(request, context)
+        if response.object_available:
+            with self._lock:
+                self._size(request.object_id)[0] = len(response.object_content)
+        return response
+
+    def _push_messages(self, call: Call, request: Any, context: grpc.ServicerContext) -> Any:
+        if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected one message and its tree of objects")
+        head, tree = request.messages_list[0].metadata, request.message_object_trees[0]
+        objects = _objects(tree)
+        if objects is None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a reply has at most {MOST_OBJECTS} objects")
+        elif head.src_node_id != request.node.node_id or head.message_id != objects[-1]:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a message of the node that sends it")
+        elif _run_of(self._states.state(), head.reply_to_message_id, head.src_node_id) != head.run_id:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no message waits for this reply")
+        elif not self._expect(request.node.node_id, head.reply_to_message_id, head.run_id, objects):
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there was a reply to this message")
+        return call(request, context)
+
+    def _push_object(self, call: Call, request: Any, context: grpc.ServicerContext) -> Any:
+        reply = self._take(request.node.node_id, request.object_id, len(request.object_content))
+        if reply is None:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this object is of no reply that was announced")
+        elif reply.left < 0:
+            withdraw(self._stores.store(), reply.head)
+            most = f"{reply.limit / MB:.1f} MB, the most that the server takes (max_reply_mb)"
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the reply is larger than {most}")
+        return call(request, context)
+
+    def _expect(self, node: int, reply_to: str, run_id: int, objects: list[str]) -> bool:
+        """Take note of a reply that is announced, once or again. False where it is too late, or too large, for it."""
+        limit = self._limit(reply_to, run_id)
+        with self._lock:
+            reply = self._replies.get(reply_to) or Reply(objects[-1], set(objects), limit, limit)
+            if reply.head != objects[-1] or reply.left < 0:
+                return False
+            _remember(self._replies, reply_to, reply)
+            coming = self._coming.setdefault(node, deque(maxlen=AT_ONCE))
+            if reply not in coming:
+                coming.append(reply)
+            return True
+
+    def _take(self, node: int, object_id: str, size: int) -> Reply | None:
+        """Count an object, the first time that it comes, and return the reply that it is a part of."""
+        with self._lock:
+            reply = next((each for each in self._coming.get(node, ()) if object_id in each.objects), None)
+            if reply is not None and object_id not in reply.came:
+                reply.left -= size
+                reply.came.add(object_id)
+                if object_id == reply.head:  # it comes last
+                    reply.objects, reply.came = {object_id}, {object_id}
+            return reply
+
+    def _limit(self, message_id: str, run_id: int) -> int:
+        if run_id not in self._run_limits:
+            runs = self._states.state().get_run_info(run_ids=[run_id])
+            self._run_limits[run_id] = float(runs[0].override_config.get("max_reply_mb", 0.0)) if runs else 0.0
+        with self._lock:
+            sizes = dict(self._sent.get(message_id, {"": [UNKNOWN_SENT]}))
+        for object_id, size in sizes.items():
+            if size[0] == UNKNOWN:  # this node has not fetched it, nor has anybody else
+                size[0] = len(self._stores.store().get(object_id) or b"")
+        return allowed_bytes(self._run_limits[run_id], sum(size[0] for size in sizes.values()))
+
+    def _size(self, object_id: str) -> Size:
+        size = self._sizes.get(object_id, [UNKNOWN])
+        _remember(self._sizes, object_id, size)
+        return size
+
+
+def _objects(tree: ObjectTree) -> list[str] | None:
+    """Return the ids in a tree, its head's last; None where there are too many."""
+    found, left = [], [tree]
+    while left:
+        node = left.pop()
+        found.append(node.object_id)
+        left += node.children
+        if len(found) + len(left) > MOST_OBJECTS:
+            return None
+    return found[::-1]
+
+
+def _run_of(state: LinkState, message_id: str, node_id: int) -> int | None:
+    """Return the run of a message to a node that still waits for its reply; None where there is none."""
+    if isinstance(state, SqlLinkState):
+        row = state.get_valid_message_ins(message_id)
+        mine = row is not None and int64_to_uint64(row["dst_node_id"]) == node_id
+        return int64_to_uint64(row["run_id"]) if row is not None and mine else None
+    if isinstance(state, InMemoryLinkState):
+        message = state.message_ins_store.get(message_id)
+        mine = message is not None and message.metadata.dst_node_id == node_id
+        return int(message.metadata.run_id) if message is not None and mine else None
+    return None
+
+
+def _remember(known: "OrderedDict[str, Any]", key: str, value: Any) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
