@@ -11,24 +11,30 @@ from fl_server import registry
 from fl_server.clock import Clock
 from fl_server.whereabouts import HOME_VARIABLE
 
+FRESH_SECONDS = 1.0
+
 
 class Registered:
-    """A grid may know its nodes' labels itself: then it has a mapping `labels`, as a simulated fleet may.
+    """Reads the registry of the SuperLink that this process belongs to, again when what it read is a second old.
 
-    Else the registry of the server that started this process knows them; a stock SuperLink has none.
+    A grid may know its nodes' labels itself: then it has a mapping `labels`, as a simulated fleet may.
     """
 
     def __init__(self, grid: Grid, clock: Clock) -> None:
         self._own: Mapping[int, Labels] | None = getattr(grid, "labels", None)
-        home = os.environ.get(HOME_VARIABLE)
-        self._home = Path(home) if home and self._own is None else None
+        self._clock = clock
+        self._home = os.environ.get(HOME_VARIABLE, "")
+        self._labels: Mapping[int, Labels] = {}
+        self._read_at = float("-inf")
 
     def labels(self) -> Mapping[int, Labels]:
         """Return the labels of all nodes that have any."""
-        if self._home is not None:
-            return registry.labels(self._home)
-        return self._own or {}
+        if self._own is not None:
+            return self._own
+        if self._home and self._clock.now() - self._read_at > FRESH_SECONDS:
+            self._labels, self._read_at = registry.labels(Path(self._home)), self._clock.now()
+        return self._labels
 
     def identities(self) -> Mapping[int, str]:
         """Return the id of each node's public key, where it is known."""
-        return registry.identities(self._home) if self._home is not None else {}
+        return registry.identities(Path(self._home)) if self._home else {}

@@ -52,6 +52,7 @@ class Phase:
         self.good = 0
         self.rejected = 0
         self.unanswered: dict[str, int] = {}  # id of a message -> the node that may still answer it
+        self.came: set[str] = set()  # those of them that did, just before
         self.given_up = ""  # and why nobody waits for that
         self.bytes_up = 0
         self.waited = 0.0
@@ -100,7 +101,7 @@ class Phase:
     def _end(self, answers: Stream, quorum: int) -> None:
         self.cohort = answers.asked
         missed = self.good < quorum
-        self.unanswered = answers.close()
+        self.unanswered, self.came = answers.close(), answers.came
         self.given_up = "late" if answers.over else "repeat" if missed else "surplus"
         if missed:
             more = f", and at most {answers.expected} more can come" if answers.expected and not answers.over else ""

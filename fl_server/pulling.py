@@ -5,6 +5,7 @@ their way. Here a reply is put together when it is complete and asked for: the s
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from threading import Lock
 
 import grpc
@@ -30,7 +31,7 @@ from fl_common.errors import RejectedReply
 from fl_server.clock import TimedGrid
 
 OBJECT_WAIT_SECONDS = 0.005
-STRAGGLING_SECONDS = 5.0  # a reply's head comes last; what is then still missing may take this long
+STRAGGLING_SECONDS = 0.5  # a reply's head comes last; for what is then still missing others are not kept waiting longer
 SUPERLINK_ERRORS = (grpc.RpcError, RunNotRunningException)  # not a word about the run, but about the server around it
 UNAVAILABLE = 4  # Flower's ErrorCode.REPLY_MESSAGE_UNAVAILABLE
 TOO_LARGE = 901  # ours: Flower's codes are small
@@ -66,7 +67,7 @@ class Inbox:
     def __init__(self, grid: Grid, limit: int = 0) -> None:
         self._grid = grid
         self._limit = limit
-        self._announced: dict[str, tuple[str, ObjectTree]] = {}  # reply's id -> (id it answers, its objects)
+        self._announced: dict[str, _Announced] = {}  # by the reply's id
 
     def take(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies to `message_ids` that are complete; one that cannot be read comes as an error reply."""
@@ -74,14 +75,41 @@ class Inbox:
         if not isinstance(grid, GrpcGrid):
             yield from grid.pull_messages(message_ids)
             return
-        heard = {reply_to for reply_to, _ in self._announced.values()}
+        heard = {announced.reply_to for announced in self._announced.values()}
         asked = [identity for identity in message_ids if identity not in heard]
         if asked:
             response = grid._stub.PullMessages(PullAppMessagesRequest(message_ids=asked))
             for proto, tree in zip(response.messages_list, response.message_object_trees, strict=True):
-                self._announced[proto.metadata.message_id] = (proto.metadata.reply_to_message_id, tree)
-        for identity in [identity for identity in self._announced if _has_come(grid, identity)]:
-            yield _assemble(grid, identity, *self._announced.pop(identity), self._limit)
+                identity = proto.metadata.message_id
+                self._announced[identity] = _Announced(proto.metadata.reply_to_message_id, tree, [identity])
+        for identity in [identity for identity, each in self._announced.items() if _has_come(grid, each)]:
+            announced = self._announced[identity]
+            try:
+                message = _assemble(grid, identity, announced.reply_to, announced.tree, self._limit)
+            except ObjectUnavailableError:  # looked for again, one object after the other, until the deadline
+                announced.missing = [each.object_id for each in iterate_object_tree(announced.tree)]
+                continue
+            del self._announced[identity]
+            yield message
+            del message  # else it lives until the next one has come: two replies in memory
+
+    def close(self) -> set[str]:
+        """Drop what was announced and not taken; return the ids of the messages that it answers."""
+        if isinstance(self._grid, GrpcGrid):
+            for identity in self._announced:
+                _confirm(self._grid, identity)
+        dropped = {announced.reply_to for announced in self._announced.values()}
+        self._announced = {}
+        return dropped
+
+
+@dataclass
+class _Announced:
+    """A reply that is on its way: what it answers, its objects, and those that are not known to have come."""
+
+    reply_to: str
+    tree: ObjectTree
+    missing: list[str]
 
 
 def discard(grid: Grid, message_ids: Iterable[str]) -> dict[str, bool]:
@@ -108,10 +136,15 @@ def _confirm(grid: GrpcGrid, message_id: str) -> None:
     )
 
 
-def _has_come(grid: GrpcGrid, message_id: str) -> bool:
-    """Say whether a reply's head is there, which its client pushes last. A head that is unknown will never come."""
-    response = grid._stub.PullObject(PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=message_id))
-    return bool(response.object_available or not response.object_found)
+def _has_come(grid: GrpcGrid, announced: _Announced) -> bool:
+    """Say whether a reply is there: at first, its head, which comes last. An object that is unknown will never come."""
+    while announced.missing:
+        request = PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=announced.missing[-1])
+        response = grid._stub.PullObject(request)
+        if response.object_found and not response.object_available:
+            return False
+        announced.missing.pop()
+    return True
 
 
 class _TooLarge(Exception):  # noqa: N818
@@ -135,6 +168,7 @@ def _metered(pull: Callable[[str], bytes], limit: int) -> Callable[[str], bytes]
 
 
 def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, limit: int) -> Message:
+    """Put a reply together. Raises ObjectUnavailableError where a part of it is still on its way."""
     try:
         contents = pull_objects(
             [each.object_id for each in iterate_object_tree(tree)],
@@ -152,9 +186,6 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, 
     except ObjectIdNotPreregisteredError:
         _confirm(grid, message_id)
         return _error(grid, reply_to, TAKEN_BACK, TOO_LARGE)
-    except ObjectUnavailableError:
-        _confirm(grid, message_id)
-        return _error(grid, reply_to, "the reply was announced, but its arrays did not come")
     except (UnexpectedObjectContentError, ValueError, TypeError, KeyError, AttributeError) as error:
         _confirm(grid, message_id)
         return _error(grid, reply_to, f"the reply cannot be read: {type(error).__name__}: {error}")

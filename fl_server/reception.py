@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
@@ -101,7 +102,7 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a reply has at most {MOST_OBJECTS} objects")
         elif head.src_node_id != request.node.node_id or head.message_id != objects[-1]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a message of the node that sends it")
-        elif _run_of(self._states.state(), head.reply_to_message_id, head.src_node_id) != head.run_id:
+        elif not self._is_known(head) and _run_of(self._states.state(), head) != head.run_id:
             context.abort(grpc.StatusCode.NOT_FOUND, "no message waits for this reply")
         elif not self._expect(request.node.node_id, head.reply_to_message_id, head.run_id, objects):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there was a reply to this message")
@@ -116,6 +117,12 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             most = f"{reply.limit / MB:.1f} MB, the most that the server takes (max_reply_mb)"
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the reply is larger than {most}")
         return call(request, context)
+
+    def _is_known(self, head: Any) -> bool:
+        """Say whether this reply was announced before: by now the run may have been told, and wait for its objects."""
+        with self._lock:
+            reply = self._replies.get(head.reply_to_message_id)
+            return reply is not None and reply.head == head.message_id
 
     def _expect(self, node: int, reply_to: str, run_id: int, objects: list[str]) -> bool:
         """Take note of a reply that is announced, once or again. False where it is too late, or too large, for it."""
@@ -158,6 +165,13 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         return size
 
 
+def of(servicer: object) -> list[grpc.ServerInterceptor]:
+    """Return what bounds a servicer of the Fleet API; nothing for another one."""
+    if not isinstance(servicer, FleetServicer):
+        return []
+    return [Reception(servicer.state_factory, servicer.objectstore_factory)]
+
+
 def _objects(tree: ObjectTree) -> list[str] | None:
     """Return the ids in a tree, its head's last; None where there are too many."""
     found, left = [], [tree]
@@ -170,8 +184,9 @@ def _objects(tree: ObjectTree) -> list[str] | None:
     return found[::-1]
 
 
-def _run_of(state: LinkState, message_id: str, node_id: int) -> int | None:
-    """Return the run of a message to a node that still waits for its reply; None where there is none."""
+def _run_of(state: LinkState, head: Any) -> int | None:
+    """Return the run of the message that a reply answers, where one to its node waits for that; None otherwise."""
+    message_id, node_id = head.reply_to_message_id, head.src_node_id
     if isinstance(state, SqlLinkState):
         row = state.get_valid_message_ins(message_id)
         mine = row is not None and int64_to_uint64(row["dst_node_id"]) == node_id

@@ -77,7 +77,7 @@ class Roster:
             straggler = Straggler(
                 node, self.leases.slots.get(node), phase.name, phase.round, attempt, phase.given_up, asked_at, until
             )
-            self._stragglers.add(identity, straggler)
+            self._stragglers.add(identity, straggler, came=identity in phase.came)
         self._stragglers.drop()
         for node in sorted(phase.failed):
             self._judge(node, phase)

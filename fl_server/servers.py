@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from fl_common.errors import ParterreError
+from fl_server import reception
 from fl_server.access import Access
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,12 @@ def make(
 ) -> grpc.Server:
     """Make a server as Flower does, with `first` before its interceptors and certificates that can be renewed.
 
-    `before_stop` is called when it is told to stop.
+    `before_stop` is called when it is told to stop. What nodes may leave at the Fleet API is bounded behind all of it.
     """
-    server = _server(max_message_length, [*first, *(interceptors or [])])
     servicer, add = servicer_and_add_fn
+    bounds = reception.of(servicer)
+    most = reception.OBJECT_BYTES if bounds else max_message_length
+    server = _server(max_message_length, most, [*first, *(interceptors or []), *bounds])
     add(servicer, server)
     if certificates is None:
         port = server.add_insecure_port(server_address)
@@ -49,15 +52,15 @@ def make(
     return server
 
 
-def _server(max_message_length: int, interceptors: list[grpc.ServerInterceptor]) -> grpc.Server:
+def _server(most_sent: int, most_received: int, interceptors: list[grpc.ServerInterceptor]) -> grpc.Server:
     """Return a server like Flower's, for more connections that are open and idle."""
     return grpc.server(
         concurrent.futures.ThreadPoolExecutor(max_workers=THREADS),
         maximum_concurrent_rpcs=MOST_CALLS,
         options=[
             ("grpc.max_concurrent_streams", MOST_CALLS),
-            ("grpc.max_send_message_length", max_message_length),
-            ("grpc.max_receive_message_length", max_message_length),
+            ("grpc.max_send_message_length", most_sent),
+            ("grpc.max_receive_message_length", most_received),
             ("grpc.keepalive_time_ms", 210_000),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.keepalive_permit_without_calls", 0),

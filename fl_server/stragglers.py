@@ -34,9 +34,12 @@ class Stragglers:
         self._grid, self._clock, self._announce = grid, clock, announce
         self._waiting: dict[str, Straggler] = {}
 
-    def add(self, identity: str, straggler: Straggler) -> None:
-        """Expect an answer that nobody wants."""
-        self._waiting[identity] = straggler
+    def add(self, identity: str, straggler: Straggler, *, came: bool = False) -> None:
+        """Expect an answer that nobody wants, or announce one that came in the very last moment."""
+        if came:
+            self._announce(_event(straggler, self._clock.now() - straggler.asked_at))
+        else:
+            self._waiting[identity] = straggler
 
     def busy(self) -> set[int]:
         """Return the nodes that may still be at work on an earlier message."""

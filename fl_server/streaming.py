@@ -66,6 +66,7 @@ class Stream:
         self._inbox = Inbox(grid, limit)
         self._unsent: list[int] = []
         self.open: dict[str, int] = {}  # id of a message that waits for its answer -> its node
+        self.came: set[str] = set()
         self.asked = 0
         self._answers = self._run()
         self.ask(messages, enough=enough)
@@ -100,8 +101,9 @@ class Stream:
         return next(self._answers)
 
     def close(self) -> dict[str, int]:
-        """Give up what is still open, and return it."""
+        """Give up what is still open, and return it. `came` holds those whose replies were there, but not taken."""
         self._answers.close()
+        self.came |= self._inbox.close()
         return self.open
 
     def _run(self) -> Generator[Answer]:

@@ -26,6 +26,8 @@ USE_INTERNALS = {
     "fl_server/credential.py",
     "fl_server/liveness.py",
     "fl_server/pulling.py",
+    "fl_server/reception.py",
+    "fl_server/withdrawal.py",
     "fl_server/control.py",
     "fl_server/bundle.py",
 }

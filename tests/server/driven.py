@@ -67,10 +67,10 @@ class Server:
         self.superlink.stop()
         self.nursery.stop()
 
-    def grid(self) -> GrpcGrid:
+    def grid(self, settings: Settings | None = None) -> GrpcGrid:
         """Submit a run and return the Grid of its ServerApp, which is this process."""
         with access.control(self.superlink.access, self.addresses.control) as control:
-            control.submit(Settings())
+            control.submit(settings or Settings())
         root = self.superlink._root
         token = self.superlink.tokens.get(timeout=PATIENCE)
         grid = GrpcGrid(self.addresses.appio, insecure=root is None, root_certificates=root, token=token)

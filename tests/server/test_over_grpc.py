@@ -1,12 +1,17 @@
-"""Rounds over a real SuperLink and real nodes: replies that come late, that nobody needs, that are too large."""
+"""Rounds over a real SuperLink and real nodes: replies that come late, not at all, in vain, or too large."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
-from driven import Server, until
+from driven import PATIENCE, Server, until
 from flwr.app import Message, MetricRecord, RecordDict
 from small_rounds import events, run
 
@@ -14,13 +19,14 @@ from fl_client.connection import Connection
 from fl_client.node import Node
 from fl_common import wire
 from fl_common.arrays import decode, encode
+from fl_common.settings import Settings
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("superlink"))
+    server = Server(tmp_path_factory.mktemp("superlink"), lost_after_seconds=4.0)
     try:
         server.start()
         yield server
@@ -30,16 +36,28 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grid(server):
-    grid = server.grid()
+    grid = server.grid(Settings(max_reply_mb=6))
     yield grid
     grid.close()
 
 
+class Telling(Connection):
+    """Says when it has sent a reply."""
+
+    def __init__(self, address, sent):
+        super().__init__(address)
+        self._told = sent
+
+    def send(self, reply, seconds):
+        super().send(reply, seconds)
+        self._told.set()
+
+
 @contextmanager
-def client(server, app):
+def client(server, app, sent=None):
     """A node in a thread of this process, stopped at the end."""
-    stop = threading.Event()
-    node = Node(app, lambda: Connection(server.addresses.fleet), node_config={}, stop=stop)
+    stop, sent = threading.Event(), sent or threading.Event()
+    node = Node(app, lambda: Telling(server.addresses.fleet, sent), node_config={}, stop=stop)
     thread = threading.Thread(target=node.serve, daemon=True)
     thread.start()
     try:
@@ -50,20 +68,22 @@ def client(server, app):
 
 
 @contextmanager
-def clients(server, grid, *apps):
+def clients(server, grid, *apps, sent=None):
+    """As many nodes; `sent` is set when the last of them has sent a reply."""
     with ExitStack() as stack:
-        for app in apps:
+        for app in apps[:-1]:
             stack.enter_context(client(server, app))
+        stack.enter_context(client(server, apps[-1], sent))
         until(lambda: len(list(grid.get_node_ids())) == len(apps))
         yield
 
 
-def moving(step=1.0, seconds=0.0, size=0):
-    """A client that moves the model by `step`, after `seconds`, and adds `size` bytes of nothing to its reply."""
+def moving(step=1.0, size=0, before=lambda number: None):
+    """A client that moves the model by `step`, and adds `size` bytes of nothing to its reply."""
 
     def app(message, context):
-        time.sleep(seconds)
         content = wire.unpack(message.content)
+        before(content["config"]["server-round"])
         moved = {"w": decode(content["arrays"]["w"]) + np.float32(step)}
         reply = RecordDict({"metrics": MetricRecord({"num-examples": 10}), "arrays": encode(moved)})
         if size:
@@ -73,34 +93,100 @@ def moving(step=1.0, seconds=0.0, size=0):
     return app
 
 
+class TwoRoundsLate:
+    """Holds one client back until the second round has begun, and the third round until that client has answered."""
+
+    def __init__(self):
+        self.begun, self.sent = threading.Event(), threading.Event()
+
+    def slow(self, number):
+        assert self.begun.wait(PATIENCE)
+
+    def quick(self, number):
+        if number == 2:
+            self.begun.set()
+        if number == 3:
+            assert self.sent.wait(PATIENCE)
+
+
 def test_a_reply_after_the_deadline_is_told_dropped_and_never_folded_into_a_later_round(server, grid, tmp_path):
-    with clients(server, grid, moving(), moving(), moving(1000.0, seconds=1.5)):
-        options = {"rounds": 5, "min_clients": 3, "deadline_seconds": 1.0, "aside_after": 1, "aside_rounds": 20}
+    late = TwoRoundsLate()
+    apps = moving(before=late.quick), moving(1000.0, before=late.slow)
+    with clients(server, grid, *apps, sent=late.sent):
+        options = {"rounds": 4, "min_clients": 2, "deadline_seconds": 8.0, "aside_after": 1, "aside_rounds": 20}
         state, made = run(tmp_path / "run", grid, **options)
-        until(lambda: True)
-        assert state.arrays["w"].tolist() == [5.0] * 3
-    assert [each["reason"] for each in events(made, "rejected")] == ["late"]
-    assert len(events(made, "aside")) == 1
+    assert state.arrays["w"].tolist() == [4.0] * 3
+    assert [(each["round"], each["reason"]) for each in events(made, "rejected")] == [(1, "late")]
+    (dropped,) = events(made, "dropped")
+    assert (dropped["round"], dropped["reason"], dropped["phase"]) == (1, "late", "train")
+    assert dropped["seconds"] >= 8.0
 
 
-def test_a_late_reply_is_dropped_from_the_superlink_while_the_run_goes_on(server, grid, tmp_path):
-    with clients(server, grid, moving(seconds=0.4), moving(seconds=0.4), moving(1000.0, seconds=1.2)):
-        options = {"rounds": 6, "min_clients": 3, "clients_per_round": 2, "over_selection": 1.5, "quorum": 2}
+def test_what_comes_after_enough_have_come_is_surplus_and_the_superlink_forgets_it(server, grid, tmp_path):
+    late = TwoRoundsLate()
+    apps = moving(before=late.quick), moving(), moving(1000.0, before=late.slow)
+    with clients(server, grid, *apps, sent=late.sent):
+        options = {"rounds": 3, "min_clients": 3, "clients_per_round": 2, "over_selection": 1.5}
         state, made = run(tmp_path / "run", grid, **options)
-        assert state.arrays["w"].tolist() == [6.0] * 3
-    dropped = events(made, "dropped")
-    assert dropped
-    assert {each["reason"] for each in dropped} == {"surplus"}
-    assert all(1.0 < each["seconds"] < 4.0 for each in dropped)
+    assert state.arrays["w"].tolist() == [3.0] * 3
+    assert (events(made, "dropped")[0]["round"], events(made, "dropped")[0]["reason"]) == (1, "surplus")
     assert events(made, "rejected") == []
-    assert {event["replies"] for event in made.rounds()} == {2}
+    assert [event["replies"] for event in made.rounds()] == [2] * 3
 
 
-def test_a_reply_that_is_too_large_is_not_put_together(server, grid, tmp_path):
-    with clients(server, grid, moving(), moving(1000.0, size=12_000_000)):
-        state, made = run(tmp_path / "run", grid, rounds=1, min_clients=2)
-        assert state.arrays["w"].tolist() == [1.0] * 3
-        (event,) = events(made, "rejected")
-        assert (event["reason"], event["detail"]) == ("size", "expected at most 4.0 MB; got more")
-        state, made = run(tmp_path / "large", grid, rounds=1, min_clients=2, max_reply_mb=20)
-        assert [each["reason"] for each in events(made, "rejected")] == ["malformed"]  # two records of arrays
+def test_a_reply_that_is_too_large_for_the_server_is_not_put_together(server, grid, tmp_path):
+    with clients(server, grid, moving(), moving(1000.0, size=5_000_000)):
+        state, made = run(tmp_path / "run", grid, rounds=1, min_clients=2, max_reply_mb=3)
+    assert state.arrays["w"].tolist() == [1.0] * 3
+    (event,) = events(made, "rejected")
+    assert (event["reason"], event["detail"]) == ("size", "expected at most 3.0 MB; got more")
+
+
+def test_a_reply_that_is_too_large_for_the_run_is_dropped_by_the_superlink_as_it_comes(server, grid, tmp_path):
+    with clients(server, grid, moving(), moving(1000.0, size=50_000_000)):
+        before = (server.directory / "state.db").stat().st_size
+        state, made = run(tmp_path / "run", grid, rounds=3, min_clients=2, max_reply_mb=100, aside_after=0)
+    assert state.arrays["w"].tolist() == [3.0] * 3
+    told = events(made, "rejected")
+    assert [each["reason"] for each in told] == ["size"] * 3
+    assert all("dropped as it came" in each["detail"] for each in told)
+    assert (server.directory / "state.db").stat().st_size - before < 30_000_000
+
+
+@contextmanager
+def doomed(server, grid, taken: Path, signal_: int):
+    """A client in a process of its own, which is sent a signal when it has taken a message."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(Path(__file__).with_name("lone_client.py")), server.addresses.fleet, str(taken)]
+    process = subprocess.Popen(command, env=environment)
+
+    def kill():
+        until(taken.exists)
+        process.send_signal(signal_)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    try:
+        until(lambda: len(list(grid.get_node_ids())) == 1)
+        killer.start()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        killer.join(20)
+        until(lambda: not list(grid.get_node_ids()))
+
+
+def test_a_killed_client_is_lost_at_once_and_the_round_does_not_wait_for_its_deadline(server, grid, tmp_path):
+    with doomed(server, grid, tmp_path / "taken", signal.SIGKILL), client(server, moving()):
+        began = time.monotonic()
+        state, made = run(tmp_path / "run", grid, rounds=1, min_clients=2, deadline_seconds=3600)
+        assert time.monotonic() - began < 600
+    assert state.arrays["w"].tolist() == [1.0] * 3
+    assert [each["reason"] for each in events(made, "rejected")] == ["lost"]
+
+
+def test_a_client_that_is_frozen_is_lost_when_its_heartbeats_stop(server, grid, tmp_path):
+    with doomed(server, grid, tmp_path / "taken", signal.SIGSTOP), client(server, moving()):
+        state, made = run(tmp_path / "run", grid, rounds=1, min_clients=2, deadline_seconds=3600)
+    assert state.arrays["w"].tolist() == [1.0] * 3
+    assert [each["reason"] for each in events(made, "rejected")] == ["lost"]

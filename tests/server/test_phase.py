@@ -25,7 +25,7 @@ class Answers:
 
     def __init__(self, answers):
         self.left, self.asked, self.over, self.more = iter(answers), 0, False, True
-        self.open = {}
+        self.open, self.came = {}, set()
 
     def __next__(self):
         self.more = False
