@@ -27,7 +27,11 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
     make_push_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectIdNotPreregisteredError,
+    pull_and_inflate_object_from_tree,
+    push_objects,
+)
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 
 from fl_client.enrolment import diagnose, signed
@@ -41,6 +45,7 @@ CALL_SECONDS = 30.0  # a small call that takes longer counts as a lost connectio
 RETURN_SECONDS = 0.1  # pause before the open call is made again after a lost connection
 
 Envelope = tuple[Message, ObjectTree]
+Unwanted = ObjectIdNotPreregisteredError  # while a reply was on its way, the server gave it up
 
 
 class _Session(grpc.UnaryUnaryClientInterceptor):
@@ -170,7 +175,10 @@ class Connection:
         return message
 
     def send(self, reply: Message, seconds: float) -> None:
-        """Push a reply: its envelope, then the objects that the server does not have yet."""
+        """Push a reply: its envelope, then the objects that the server does not have yet.
+
+        Raises Unwanted where the server has given the reply up meanwhile.
+        """
         run_id = reply.metadata.run_id
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import grpc
 from flwr.app import Context, Error, Message, RecordDict
 
-from fl_client.connection import Connection, raise_if_refused
+from fl_client.connection import Connection, Unwanted, raise_if_refused
 from fl_common.errors import ParterreError
 
 log = logging.getLogger(__name__)
@@ -159,6 +159,9 @@ class Node:
                     return None
                 log.warning("reply not sent (%s); trying again", _describe(error))
                 self._stop.wait(back_off(attempt, rng=self._rng, longest=5.0))
+            except Unwanted:
+                log.info("reply dropped: nobody waits for it any more")
+                return None
         log.error("reply given up after 8 attempts")
         return None
 

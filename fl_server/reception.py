@@ -27,7 +27,7 @@ MOST_OBJECTS = 50_000  # of one reply: a message, its records, arrays and chunks
 OBJECT_BYTES = 64 * MB  # of one object: Flower cuts arrays into chunks of 20 MB
 UNKNOWN_SENT = 512 * MB  # what is taken to have been sent where a restart has forgotten it
 REMEMBERED = 50_000  # sizes of objects, messages and replies
-AT_ONCE = 8  # replies that a node pushes side by side
+AT_ONCE = 3  # replies that a node pushes side by side
 
 Call = Callable[[Any, grpc.ServicerContext], Any]
 Size = list[int]  # of an object in bytes: one number, UNKNOWN until somebody has fetched it
@@ -134,18 +134,19 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             _remember(self._replies, reply_to, reply)
             coming = self._coming.setdefault(node, deque(maxlen=AT_ONCE))
             if reply not in coming:
+                if len(coming) == AT_ONCE:
+                    coming[0].objects = coming[0].came = set()  # the oldest makes room
                 coming.append(reply)
             return True
 
     def _take(self, node: int, object_id: str, size: int) -> Reply | None:
         """Count an object, the first time that it comes, and return the reply that it is a part of."""
         with self._lock:
-            reply = next((each for each in self._coming.get(node, ()) if object_id in each.objects), None)
+            newest_first = reversed(self._coming.get(node, ()))  # replies may have objects in common
+            reply = next((each for each in newest_first if object_id in each.objects), None)
             if reply is not None and object_id not in reply.came:
                 reply.left -= size
                 reply.came.add(object_id)
-                if object_id == reply.head:  # it comes last
-                    reply.objects, reply.came = {object_id}, {object_id}
             return reply
 
     def _limit(self, message_id: str, run_id: int) -> int:
