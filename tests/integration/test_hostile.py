@@ -99,6 +99,7 @@ def test_garbage_on_the_wire_is_rejected_and_the_run_goes_on(tmp_path: Path, mon
         partitions=3,
         deadline_seconds=15.0,
         fraction_evaluate=0.0,
+        aside_after=0,
         out=str(tmp_path),
         resume=True,
     )
