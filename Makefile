@@ -54,6 +54,7 @@ bench: $(STAMP) ## measure; results go to benchmarks/results
 bench-peers: $(STAMP) ## measure beside other simulators, each in an environment of its own; PREFIX='a command'
 	@$(BIN)/python benchmarks/peers/environments.py
 	@$(BIN)/python benchmarks/peers/compare.py --prefix "$(PREFIX)"
+	@$(BIN)/python benchmarks/peers/page.py
 
 # uv installs the lock several times faster than pip; byte-compiling once saves seconds at every start of TensorFlow.
 $(STAMP): requirements.lock pyproject.toml

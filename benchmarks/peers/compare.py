@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=150, help="no round of an engine begins after that")
     parser.add_argument("--limit", type=float, default=225, help="an engine is ended after that")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where they go")
     parser.add_argument("--prefix", default="", help="a command to put before each, such as 'chrt -f 1'")
     return parser.parse_args()
 
@@ -74,7 +75,7 @@ def main() -> None:
     """Compare, and write the results."""
     asked = arguments()
     become_reaper()
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept = json.loads(asked.results.read_text()) if asked.results.exists() else {}
     workloads = kept.get("workloads", {})
     for name in asked.workloads:
         head = facts()
@@ -82,7 +83,7 @@ def main() -> None:
         workloads[name] = {"date": head["date"], "commit": head["commit"], "runs": compare(name, asked)}
         environments = {name: state(name) for name in ENVIRONMENTS}
         result = {**head, "environments": environments, "workloads": workloads}
-        RESULTS.write_text(json.dumps({**result, "table": table(workloads).splitlines()}, indent=2) + "\n")
+        asked.results.write_text(json.dumps({**result, "table": table(workloads).splitlines()}, indent=2) + "\n")
     print(table(workloads))
 
 
