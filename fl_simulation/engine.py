@@ -62,7 +62,8 @@ class BatchedEngine:
         self.trainer = LocalTrainer(self.task, settings)
         self.workers = workers or Workers.of_this_process(settings.workers)
         self.choice = Choice(self.trainer, settings.engine, self.workers, lambda event: self.announce(event))
-        self._mean = takes_mean(settings.strategy) and not alters_updates(settings)
+        each = settings.max_update_norm or settings.metric_limits  # limits that the server looks at each reply for
+        self._mean = takes_mean(settings.strategy) and not (alters_updates(settings) or each)
         self._evaluations = Evaluations(self.trainer, self.workers)
         self._pools: dict[int, Pool] = {}
         self._ahead = Ahead(settings, self.pool)

@@ -72,6 +72,16 @@ def test_a_client_that_diverges_is_rejected_and_does_not_reach_the_mean(tmp_path
     np.testing.assert_allclose(next(iter(final(run).values()))[:, 0], [(4 * 2 + 6 * 3) / 10, 0, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("limit", [{"max_update_norm": 2.5}, {"metric_limits": "loss=0:5"}])
+def test_a_limit_on_replies_costs_the_client_that_is_beyond_it_and_no_other(tmp_path: Path, limit: dict[str, object]):
+    """w = 0 and y = 1, 2, 3: a step moves w by y, and the loss before it is y^2."""
+    run = simulated(tmp_path / "run", settings_of(3, task=shop(tmp_path), rounds=1, fraction_evaluate=0.0, **limit))
+    (event,) = run.rounds()
+    assert (event["cohort"], event["replies"]) == (3, 2)
+    assert [event["client"] for event in run.events() if event["event"] == "rejected"] == [2]
+    np.testing.assert_allclose(next(iter(final(run).values()))[:, 0], [(1 * 2 + 2 * 4) / 6, 0, 0], rtol=1e-6)
+
+
 def test_an_engine_that_cannot_train_the_model_is_refused_with_the_layer():
     with pytest.raises(TaskError, match=r"engine=vectorized cannot .* \(BatchNormalization\).*engine=auto"):
         BatchedEngine(settings_of(6, task=RAGGED, model="norm", engine="vectorized"))
