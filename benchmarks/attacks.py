@@ -27,7 +27,7 @@ from benchmarks import datasets
 from benchmarks.machine import facts
 from fl_common.arrays import Arrays
 from fl_common.settings import Settings, parse
-from fl_simulation.fast import import_tensorflow, share_cores
+from fl_simulation.fast import TensorFlow
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "attacks.json"
@@ -224,8 +224,8 @@ def main() -> None:
         return
     sys.path[:] = [each for each in sys.path if Path(each).resolve() != HERE]  # its datasets.py hides a package
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    import_tensorflow()
-    share_cores(parse({"partitions": CLIENTS, "clients_per_round": COHORT, "min_clients": CLIENTS}))
+    settings = parse({"partitions": CLIENTS, "clients_per_round": COHORT, "min_clients": CLIENTS})
+    TensorFlow.imported().share_cores(settings)
     used = time.process_time()
     known = Known(RESULT.with_suffix(".partial.json"))
     earlier = json.loads(RESULT.read_text()) if RESULT.exists() else {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,11 +11,13 @@ from fl_cli.display import Display
 from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.follow import RunFailed
 from fl_cli.up import absolute, short
-from fl_common.errors import ParterreError, SettingsError
+from fl_common.errors import ParterreError
 from fl_common.settings import Settings
 from fl_server.runs import Run, new_name
+from fl_simulation import population
 
-EVALUATING = 100  # clients that evaluate in a round, where nothing else is said
+if TYPE_CHECKING:
+    from fl_simulation.engine import BatchedEngine
 
 Clients = Annotated[int, typer.Option(min=1, help="Clients of the simulated federation.")]
 
@@ -51,42 +53,13 @@ def simulate(
         },
         assignments=assign,
         config=config,
-        defaults=defaults(clients),
+        defaults=population.defaults(clients),
     )
-    settings = at_any_hour(settings, clients)
-    check(settings, clients)
+    settings = population.fitting(settings, clients)
     options.check_names(settings)
     directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
     settings = settings.model_copy(update={"out": str(directory)})
     start(settings, clients=clients, as_json=as_json)
-
-
-def defaults(clients: int) -> dict[str, Any]:
-    """Return the settings that a number of simulated clients implies, where nothing else is said."""
-    return {"min_clients": clients, "partitions": clients, "fraction_evaluate": min(1.0, EVALUATING / clients)}
-
-
-def at_any_hour(settings: Settings, clients: int) -> Settings:
-    """Return the settings with no round waiting for a whole fleet of which some are always away."""
-    if settings.min_clients < clients or min(settings.fleet_peak, settings.fleet_trough) == 1:
-        return settings
-    return settings.model_copy(update={"min_clients": max(1, settings.clients_per_round)})
-
-
-def check(settings: Settings, clients: int) -> None:
-    """Raise SettingsError where a cohort cannot be drawn from the population."""
-    if settings.min_clients > clients:
-        raise SettingsError(f"min_clients must be at most --clients ({clients}); got {settings.min_clients}")
-    if settings.clients_per_round > clients:
-        raise SettingsError(
-            f"clients_per_round must be at most --clients ({clients}); got {settings.clients_per_round}. "
-            "Ask for fewer in a round, or simulate more clients."
-        )
-    if not settings.clients_per_round and round(settings.fraction * clients) < 1:
-        raise SettingsError(
-            f"fraction={settings.fraction:g} of {clients} clients is none. Set it to at least {1 / clients:g}, "
-            "or ask for a number with --set clients_per_round=1"
-        )
 
 
 def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = None) -> None:
@@ -95,35 +68,39 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
     What cannot be simulated is found before a new run is begun. Raises RunFailed where anything but ParterreError ends
     the run.
     """
-    from fl_simulation.fast import import_tensorflow, share_cores
+    from fl_simulation.fast import TensorFlow
 
-    import_tensorflow()
-    share_cores(settings)
-    from fl_server.app import serve
+    tensorflow = TensorFlow.imported()
+    tensorflow.share_cores(settings)
     from fl_simulation.engine import BatchedEngine
-    from fl_simulation.fleet_grid import grid_of
-    from fl_simulation.hostile import with_hostile
 
-    directory = Path(settings.out)
-    with stopping_on_signals(), Display.for_terminal(as_json=as_json) as display:
-        shown = Shown(display)
+    with stopping_on_signals():
         try:
             engine = BatchedEngine(settings)
-            if settings.partitions:
-                engine.pool(settings.partitions)
-            peopled = with_hostile(engine, settings, clients, lambda event: engine.announce(event))
-            writing = run or Run.create(directory, settings)
-            engine.announce = lambda event: shown.on_event(writing.append(event))
-            grid = grid_of(settings, clients, peopled, engine.sizes)
-            serve(grid, settings, writing, observer=shown, evaluate=engine.test())
+            tensorflow.suit(engine.trainer.model)
+            with Display.for_terminal(as_json=as_json) as display:
+                _serve(engine, settings, clients, run, Shown(display))
         except Stopped as stopped:
-            display.close()
-            typer.echo(f"stopped; go on with: fl resume {short(directory)}", err=True)
+            typer.echo(f"stopped; go on with: fl resume {short(Path(settings.out))}", err=True)
             raise SystemExit(128 + stopped.number) from None
         except ParterreError:
             raise
         except Exception as error:
             raise RunFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _serve(engine: "BatchedEngine", settings: Settings, clients: int, run: Run | None, shown: "Shown") -> None:
+    from fl_server.app import serve
+    from fl_simulation.fleet_grid import grid_of
+    from fl_simulation.hostile import with_hostile
+
+    if settings.partitions:
+        engine.pool(settings.partitions)
+    peopled = with_hostile(engine, settings, clients, lambda event: engine.announce(event))
+    writing = run or Run.create(Path(settings.out), settings)
+    engine.announce = lambda event: shown.on_event(writing.append(event))
+    grid = grid_of(settings, clients, peopled, engine.sizes)
+    serve(grid, settings, writing, observer=shown, evaluate=engine.test())
 
 
 class Shown:

@@ -38,6 +38,16 @@ def refusals(trainer: LocalTrainer) -> dict[str, str]:
     return found
 
 
+def shows_rounding(model: keras.Model) -> bool:
+    """Say whether a difference in rounding, of 1e-8 a step, can grow to more than 1e-5 in the weights.
+
+    A bias before BatchNormalization has a gradient that is zero but for rounding, and an optimizer that divides by the
+    gradient's size makes a whole step of it.
+    """
+    normalises = any(isinstance(layer, layers.BatchNormalization) for layer in model._flatten_layers())
+    return normalises and not isinstance(model.optimizer, keras.optimizers.SGD)
+
+
 def raced(model: keras.Model) -> bool:
     """Say whether only a trial tells if all clients at once are faster than one after the other."""
     kinds = tuple(getattr(layers, name) for name in RACED)

@@ -23,14 +23,14 @@ from flwr.serverapp import ServerApp
 from fl_common import settings as settings_
 from fl_common.errors import ParterreError, SettingsError
 from fl_server.observers.standard_output import StandardOutput
-from fl_simulation.fast import import_tensorflow, share_cores
+from fl_simulation import population
+from fl_simulation.fast import TensorFlow
 from fl_simulation.fleet_grid import grid_of
 from fl_simulation.grid import Engine
 from fl_simulation.hostile import with_hostile
 
 OURS = "fl_client.app:app"
 ASSIGNMENT = re.compile(r"""([\w.\-]+)\s*=\s*('[^']*'|"[^"]*"|\S+)""")
-EVALUATING = 100  # clients that evaluate in a round, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ def simulate(
     if backend not in ("batched", "ray"):
         raise SettingsError(f"--backend must be batched or ray; got {backend!r}")
     read = read_app(app, run_config)
-    import_tensorflow()
     sys.path.insert(0, str(read.folder))
     {"batched": _batched, "ray": _ray}[backend](read, num_supernodes)
 
@@ -102,15 +101,18 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, settings_.Sca
 
 
 def _batched(app: App, nodes: int) -> None:
+    tensorflow = TensorFlow.imported()
     config = dict(app.config)
     engine: Engine
     if app.clientapp == OURS:
         from fl_simulation.engine import BatchedEngine
 
-        config |= _of_a_population(config, nodes)
-        settings = settings_.parse(config, source="the run config")
-        share_cores(settings)
+        config |= population.implied(config, nodes)
+        settings = population.fitting(settings_.parse(config, source="the run config"), nodes, "--num-supernodes")
+        config = settings.run_config()
+        tensorflow.share_cores(settings)
         batched = BatchedEngine(settings)
+        tensorflow.suit(batched.trainer.model)
         engine = with_hostile(batched, settings, nodes, StandardOutput().on_event)
         grid = grid_of(settings, nodes, engine, batched.sizes)
     else:
@@ -127,13 +129,6 @@ def _fleet_settings(config: Mapping[str, settings_.Scalar]) -> settings_.Setting
     ours = {key: value for key, value in config.items() if key.replace("-", "_").startswith("fleet_")}
     seed = {"seed": config["seed"]} if ours and isinstance(config.get("seed"), int) else {}
     return settings_.parse(ours | seed, source="the run config")
-
-
-def _of_a_population(config: Mapping[str, settings_.Scalar], nodes: int) -> dict[str, settings_.Scalar]:
-    """Return what the number of nodes implies, where the config is at its defaults."""
-    implied = {"partitions": nodes, "min_clients": nodes, "fraction_evaluate": min(1.0, EVALUATING / nodes)}
-    default = settings_.Settings().run_config()
-    return {key: value for key, value in implied.items() if config.get(key, default[key]) == default[key]}
 
 
 def _ray(app: App, nodes: int) -> None:

@@ -1,38 +1,61 @@
 """TensorFlow as a simulation wants it: with oneDNN, whose products of many small matrices are four times faster.
 
-A deployed client has one model and leaves it off. Called before anything imports TensorFlow, and before it is used.
+A deployed client has one model and leaves it off. The two round differently, which a few models blow up: those are
+simulated without it, too. Whether it is on is settled when TensorFlow is first used, so the process begins again.
 """
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
 from fl_common.settings import Settings
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow with oneDNN, unless the environment says otherwise."""
-    os.environ.setdefault(ONEDNN, "1")
-    with _without_stderr():  # it announces oneDNN there, twice, whatever the level of its log
-        import fl_common.lean  # noqa: F401
+@dataclass(frozen=True)
+class TensorFlow:
+    """TensorFlow in this process. `chosen` says that oneDNN was put on here, and by nobody else."""
 
+    chosen: bool
 
-def share_cores(settings: Settings) -> None:
-    """Give each operation of TensorFlow, which must not be in use yet, one worker's share of the cores.
+    @classmethod
+    def imported(cls) -> "TensorFlow":
+        """Import TensorFlow with oneDNN, before anything else does; the environment may say otherwise."""
+        chosen = ONEDNN not in os.environ and "tensorflow" not in sys.modules
+        os.environ.setdefault(ONEDNN, "1")
+        with _without_stderr():  # it announces oneDNN there, twice, whatever the level of its log
+            import fl_common.lean  # noqa: F401
+        return cls(chosen)
 
-    A client's steps are too small to be divided over threads: two clients side by side, each on one core, are trained
-    in half the time.
-    """
-    from fl_common.lean import tf
-    from fl_simulation.workers import cores
+    def share_cores(self, settings: Settings) -> None:
+        """Give each operation of TensorFlow, which must not be in use yet, one worker's share of the cores.
 
-    cohort = settings.clients_per_round or round(settings.fraction * settings.partitions)
-    workers = min(settings.workers or cores(), max(1, cohort) if settings.partitions else cores())
-    with suppress(RuntimeError):  # TensorFlow is in use already, in a process that is not ours
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // workers))
+        A client's steps are too small to be divided over threads: two clients side by side, each on one core, are
+        trained in half the time.
+        """
+        from fl_common.lean import tf
+        from fl_simulation.workers import cores
+
+        cohort = settings.clients_per_round or round(settings.fraction * settings.partitions)
+        workers = min(settings.workers or cores(), max(1, cohort) if settings.partitions else cores())
+        with suppress(RuntimeError):  # TensorFlow is in use already, in a process that is not ours
+            tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // workers))
+
+    def suit(self, model: Any) -> None:
+        """Begin this process again, without oneDNN, where the model would show by how much the two round differently.
+
+        To be called before anything is written or shown. Returns where there is nothing to do.
+        """
+        from fl_simulation.choice import shows_rounding
+
+        if self.chosen and shows_rounding(model):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, ONEDNN: "0"})  # noqa: S606
 
 
 @contextmanager

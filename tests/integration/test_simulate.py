@@ -14,8 +14,12 @@ UNEVEN = ("--set", "partitioning=dirichlet", "--set", "alpha=0.5", "--set", "bat
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--clients", "3", *UNEVEN), pytest.param(("--task", str(RAGGED), "--clients", "6"), marks=pytest.mark.slow)],
-    ids=["digits", "dropout and adam"],
+    [
+        ("--clients", "3", *UNEVEN),
+        pytest.param(("--task", str(RAGGED), "--clients", "6"), marks=pytest.mark.slow),
+        pytest.param(("--task", str(RAGGED), "--clients", "6", "--set", "model=norm"), marks=pytest.mark.slow),
+    ],
+    ids=["digits", "dropout and adam", "batchnorm, dropout and adam"],
 )
 def test_simulated_and_deployed_runs_end_in_the_same_weights(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     arrays = []
