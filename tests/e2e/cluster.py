@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.helm import CHART, TESTBED, find_helm
+from tests.deploy.helm import CHART, ROOT, TESTBED, find_helm
 
 HOME = Path(os.environ.get("TESTBED_HOME", Path.home() / ".cache" / "testbed"))
 NETNS = "/run/netns/testkube"
@@ -29,12 +29,19 @@ def missing() -> str:
     return ""
 
 
+def build(target: str, tag: str) -> None:
+    """Build an image, of which Docker keeps the layers that did not change."""
+    _testbed("docker-up", timeout=580)
+    dockerfile = str(ROOT / "deploy" / "docker" / "Dockerfile")
+    _run(["docker", "build", "-q", "-f", dockerfile, "--target", target, "-t", tag, str(ROOT)], None, 900)
+
+
 @contextmanager
 def cluster(*images: str) -> Iterator["Cluster"]:
     """Start a cluster with these local images, and take it down."""
     _testbed("kube-down")
     try:
-        _testbed("kube-up", *images, timeout=580)
+        _testbed("kube-up", *images, timeout=900)
         up = Cluster()
         for number in range(VOLUMES):
             up.make_volume(f"volume-{number}")

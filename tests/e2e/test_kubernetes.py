@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import Cluster, cluster, missing, wait
+from tests.e2e.cluster import Cluster, build, cluster, missing, wait
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a cluster")]
 
@@ -22,6 +22,8 @@ VALUES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def kube() -> Iterator[Cluster]:
+    build("server", SERVER)
+    build("client", CLIENT)
     with cluster(SERVER, CLIENT) as up:
         up.install("install", VALUES)
         yield up
