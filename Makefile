@@ -16,7 +16,7 @@ SEEDS ?= 1 2 3 4 5
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-docker check audit chaos bench bench-peers lock image-locks clean help
+.PHONY: demo test test-docker test-kubernetes check audit chaos bench bench-peers lock image-locks clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
