@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 import typer
 
-from fl_cli.main import ENVIRONMENT, register_all
+from fl_cli.main import ENVIRONMENT, register
 from fl_common.settings import ENVIRONMENT_PREFIX, Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -92,7 +92,7 @@ def _kind(field: Any) -> str:
 
 def commands_page() -> str:
     """Return the page of all commands, with the arguments and options of each."""
-    root = typer.main.get_command(register_all())
+    root = typer.main.get_command(register())
     return "\n".join([COMMANDS_HEAD, *(_command(name, command) for name, command in _commands(root, "fl"))])
 
 

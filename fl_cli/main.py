@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterable, Sequence
 
 import typer
 
@@ -38,13 +39,18 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-def register_all() -> typer.Typer:
-    """Return the application with every command registered."""
+def register(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the application with these commands registered."""
     from importlib import import_module
 
-    for name in COMMANDS:
+    for name in names:
         import_module(f"fl_cli.{name}").register(app)
     return app
+
+
+def wanted(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the commands that arguments can mean: the one that they begin with, or all. A probe is asked often."""
+    return arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
 
 
 def main() -> None:
@@ -54,7 +60,7 @@ def main() -> None:
     if os.getpid() == 1:  # of a container: signals have no default action there
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        register_all()()
+        register(wanted(sys.argv[1:]))()
     except ParterreError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PRELOAD = ("fl_common.lean", "flwr.server.app", "flwr.server.serverapp.app", "flwr.clientapp", "pydantic")
 APP_PACKAGES = frozenset({"fl_common", "fl_client", "fl_server", "strategies"})
-START_SECONDS = 60.0
+START_SECONDS = 180.0  # on a machine with nothing else to do it takes 2
 ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 CLAIM_PAUSE = 0.05
 PORTS = range(16384, 32768)  # ephemeral ports begin at 32768, or higher

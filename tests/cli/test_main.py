@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import fl_common
 import strategies
 from fl_cli import options
-from fl_cli.main import main, register_all
+from fl_cli.main import COMMANDS, main, register, wanted
 from fl_common.settings import Settings
 from fl_server.runs import Run, listing
 
@@ -164,7 +164,7 @@ def test_settings_come_from_the_environment(tmp_path):
 
 @pytest.mark.parametrize("command", ["up", "server", "client", "run", "resume", "runs", "plot", "export"])
 def test_every_command_explains_itself(tmp_path, command):
-    shown = CliRunner().invoke(register_all(), [command, "--help"])
+    shown = CliRunner().invoke(register(), [command, "--help"])
     assert shown.exit_code == 0
     assert "Usage" in shown.output
 
@@ -172,3 +172,9 @@ def test_every_command_explains_itself(tmp_path, command):
 def test_the_version_is_the_packages(tmp_path):
     done = fl("--version", directory=tmp_path)
     assert done.stdout == f"parterre {fl_common.__version__}\n"
+
+
+def test_only_the_command_that_is_named_is_imported():
+    assert list(wanted(["health", "server"])) == ["health"]
+    assert list(wanted(["--help"])) == list(COMMANDS)
+    assert list(wanted(["serve"])) == list(COMMANDS)  # so that a misspelt command finds its neighbours

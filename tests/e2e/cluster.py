@@ -106,7 +106,7 @@ class Cluster:
         return sorted(found.split())
 
 
-def wait(what: str, condition: Callable[[], Any], *, seconds: float = 240) -> Any:
+def wait(what: str, condition: Callable[[], Any], *, seconds: float = 420) -> Any:
     """Return the condition's first true value. Fails the test where it does not come."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:

@@ -15,8 +15,8 @@ LONG = {"rounds": 40, "local_epochs": 20, "deadline_seconds": 60, "min_clients":
 VALUES: dict[str, Any] = {
     "image": {"pullPolicy": "Never"},
     "settings": {"task": "digits", "rounds": 12, "local_epochs": 10, "min_clients": 2, "wait_seconds": 300},
-    "clients": {"replicas": 2, "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
-    "server": {"resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
+    "clients": {"replicas": 2, "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}},
+    "server": {"resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}},
 }
 
 
