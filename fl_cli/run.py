@@ -45,6 +45,8 @@ def run(
     as_json: options.Json = False,
 ) -> None:
     """Submit a run to a server and follow it; exits non-zero if it fails. Ctrl-C stops following, not the run."""
+    from fl_server import bundle
+
     options.warn_if(insecure)
     settings = options.gather(
         {"task": task, "rounds": rounds, "strategy": strategy, "fraction": fraction, "seed": seed},
@@ -52,6 +54,7 @@ def run(
         config=config,
     )
     settings.check_deployable()
+    bundle.check(settings)
     with stopping_on_signals(), reach(server, store, ca, credential, insecure=insecure) as control:
         run_id = control.submit(settings)
         typer.echo(f"submitted as run {run_id}", err=True)

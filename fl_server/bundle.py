@@ -25,15 +25,20 @@ def build(settings: Settings) -> tuple[bytes, str, Settings]:
         for path in sorted((root / package).rglob("*.py")):
             files[path.relative_to(root).as_posix()] = path
     if settings.task.endswith(".py"):
+        check(settings)
         path = Path(settings.task).expanduser()
-        if not path.is_file():
-            raise TaskError(f"task file {settings.task} does not exist. Give the path of a Python file.")
         files[f"{BUNDLED}/__init__.py"] = b""
         files[f"{BUNDLED}/{path.name}"] = path
         settings = settings.model_copy(update={"task": f"{BUNDLED}.{path.stem}"})
     files["pyproject.toml"] = manifest().encode()
     bundle, _ = build_fab_from_files(files)
     return bundle, hashlib.sha256(bundle).hexdigest(), settings
+
+
+def check(settings: Settings) -> None:
+    """Raise TaskError where the settings name a task file that is not there."""
+    if settings.task.endswith(".py") and not Path(settings.task).expanduser().is_file():
+        raise TaskError(f"task file {settings.task} does not exist. Give the path of a Python file.")
 
 
 def manifest() -> str:
