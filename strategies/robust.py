@@ -51,7 +51,10 @@ class Robust(FedAvg):
         messages = super().configure_train(server_round, arrays, config, grid)
         if shortage := self._shortage(len(messages)):
             kind = TooFewReplies if self.attempt else StrategyError
-            raise kind(f"{shortage}, and only {len(messages)} clients are asked. Ask more, or lower its f.")
+            raise kind(
+                f"{shortage}, and only {len(messages)} clients are asked. "
+                "Ask more (fraction, clients_per_round), or have it bear fewer with --set f=..."
+            )
         return messages
 
     def aggregate_train(
