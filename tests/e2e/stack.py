@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import numpy as np
 import pytest
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
 ROOT = Path(__file__).parents[2]
@@ -111,14 +111,18 @@ class Stack:
         return "\n".join(ends)
 
     def file(self, path: str) -> bytes | None:
-        """Return a file of the server's container; None where there is none."""
-        try:
-            parts, _ = self.server.get_archive(path)
-        except NotFound:
-            return None
-        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
-            content = archive.extractfile(archive.getmembers()[0])
-            return content.read() if content else None
+        """Return a file of the server's container, whether it runs or not; None where there is none."""
+        for attempt in range(10):  # an archive of a file that grows meanwhile is torn
+            try:
+                parts, _ = self.server.get_archive(path)
+                with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+                    content = archive.extractfile(archive.getmembers()[0])
+                    return content.read() if content else None
+            except NotFound:
+                return None
+            except (APIError, tarfile.TarError):
+                time.sleep(0.2 * attempt)
+        pytest.fail(f"{path} cannot be read from the server's container")
 
     def events(self, run: str, kind: str = "") -> list[Event]:
         """Return the events of a run in the store, those of one kind where one is named."""

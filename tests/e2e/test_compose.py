@@ -13,7 +13,7 @@ pytestmark = pytest.mark.docker
 SETTINGS = {"FL_ROUNDS": "12", "FL_LOCAL_EPOCHS": "10", "FL_MIN_CLIENTS": "3", "FL_PARTITIONS": "3", "FL_SEED": "7"}
 SAME = [f"--set={key.removeprefix('FL_').lower()}={value}" for key, value in SETTINGS.items()]
 OF_DOCKER = {"/usr", "/usr/sbin", "/usr/sbin/docker-init"}  # where `init: true` mounts Docker's own first process
-LONG = ["--rounds", "8", "--set", "local_epochs=150", "--set", "min_clients=2", "--set", "partitions=3"]
+LONG = ["--rounds", "6", "--set", "local_epochs=500", "--set", "min_clients=2", "--set", "partitions=3"]
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +93,14 @@ def test_a_killed_server_goes_on_and_ends_in_the_same_weights(stack: Stack) -> N
 def test_a_killed_client_costs_no_round_and_comes_back_to_its_partition(stack: Stack) -> None:
     until(lambda: all(health(each) == "healthy" for each in stack.containers("client")), "healthy clients")
     following = stack.submit(*LONG, "--set", "deadline_seconds=60", "--set", "out=/store/client-killed")
-    until(lambda: stack.rounds("client-killed") >= 2, "two rounds")
+    until(lambda: stack.rounds("client-killed") >= 1, "a round")
     (victim, *_) = stack.containers("client")
     held = partitions(stack)[victim.name][-1]
     state = victim.exec_run(["sha256sum", "/state/key.pem"]).output
     crash(victim)
     finished = stack.wait("client-killed")
     following.communicate(timeout=60)
-    assert finished["rounds"] == 8
+    assert finished["rounds"] == 6
     assert restarts(victim) == 1
     assert victim.exec_run(["sha256sum", "/state/key.pem"]).output == state
     assert stack.run("--rounds", "2", "--set", "min_clients=3", "--set", "partitions=3")["rounds"] == 2
@@ -110,7 +110,7 @@ def test_a_killed_client_costs_no_round_and_comes_back_to_its_partition(stack: S
 
 def test_a_client_that_is_paused_past_the_deadline_costs_no_round(stack: Stack) -> None:
     following = stack.submit(*LONG, "--set", "deadline_seconds=8", "--set", "out=/store/paused")
-    until(lambda: stack.rounds("paused") >= 2, "two rounds")
+    until(lambda: stack.rounds("paused") >= 1, "a round")
     (victim, *_) = stack.containers("client")
     victim.pause()
     try:
@@ -118,8 +118,10 @@ def test_a_client_that_is_paused_past_the_deadline_costs_no_round(stack: Stack) 
     finally:
         victim.unpause()
     following.communicate(timeout=60)
-    assert finished["rounds"] == 8
-    assert {event["reason"] for event in stack.events("paused", "rejected")} <= {"late", "lost"}
+    assert finished["rounds"] == 6
+    reasons = {event["reason"] for event in stack.events("paused", "rejected")}
+    assert reasons
+    assert reasons <= {"late", "lost"}
     until(lambda: health(victim) == "healthy", "the paused client to be back")
     stack.run("--rounds", "1", "--set", "min_clients=3")
 
