@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self, TextIO
 
-from fl_cli.words import DESCRIBE, Event, alike, more_rejections
+from fl_cli.words import DESCRIBE, Event, alike, more_left_out
 
 
 class Display(ABC):
@@ -61,16 +61,16 @@ class PlainLines(Display):
         self._out = out
         self._rounds: int | None = None
         self._said = ""
-        self._rejected: Event = {}
+        self._left_out: Event = {}
         self._more = 0
 
     def on_event(self, event: Event) -> None:
-        if alike(event, self._rejected):
+        if alike(event, self._left_out):
             self._more += 1
             return
         if self._more:
-            self._say(more_rejections(self._rejected, self._more))
-        self._rejected, self._more = event, 0
+            self._say(more_left_out(self._left_out, self._more))
+        self._left_out, self._more = event, 0
         self._rounds = event.get("rounds", self._rounds) if event["event"] == "started" else self._rounds
         describe = DESCRIBE.get(event["event"])
         if describe is None:
@@ -84,7 +84,7 @@ class PlainLines(Display):
 
     def close(self) -> None:
         if self._more:
-            self._say(more_rejections(self._rejected, self._more))
+            self._say(more_left_out(self._left_out, self._more))
         self._more = 0
 
     def _say(self, text: str) -> None:

@@ -108,7 +108,7 @@ class LiveTable(Display):
             self._more += 1
             if self._more > 1:
                 self._notes.pop()
-            self._notes.append(words.more_rejections(event, self._more))
+            self._notes.append(words.more_left_out(event, self._more))
             return
         self._rejected, self._more = event, 0
         self._notes.append(words.DESCRIBE[event["event"]](event))

@@ -109,16 +109,16 @@ def rejection(event: Event) -> str:
 
 
 def alike(event: Event, other: Event) -> bool:
-    """Say whether both are rejections of one phase of a round for one reason: a fleet may have hundreds."""
+    """Say whether both are replies left out in one phase of a round for one reason: a fleet may have hundreds."""
     keys = ("event", "round", "phase", "reason")
-    return event["event"] == "rejected" and all(event.get(key) == other.get(key) for key in keys)
+    return event["event"] in ("rejected", "dropped") and all(event.get(key) == other.get(key) for key in keys)
 
 
-def more_rejections(event: Event, more: int) -> str:
-    """Return one line on replies that were rejected like the one before, whose own lines are left out."""
+def more_left_out(event: Event, more: int) -> str:
+    """Return one line on replies that were left out like the one before, whose own lines are not shown."""
     phase = "evaluation" if event.get("phase") == "evaluate" else "update"
     many = f"{more} more {phase}s were" if more > 1 else f"1 more {phase} was"
-    return f"round {event['round']}: {many} rejected ({event['reason']})"
+    return f"round {event['round']}: {many} {event['event']} ({event['reason']})"
 
 
 def repetition(event: Event) -> str:

@@ -223,3 +223,28 @@ def test_measures_keep_four_decimals_or_the_magnitude() -> None:
 def test_the_display_of_lines_imports_neither_tensorflow_nor_rich(tmp_path: Path) -> None:
     code = "import sys, fl_cli.display; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'rich')))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 0
+
+
+def test_hundreds_of_replies_left_out_alike_are_two_lines() -> None:
+    late = [REJECTED | {"client": client, "reason": "late", "detail": "no reply"} for client in range(300)]
+    out = io.StringIO()
+    with PlainLines(out) as lines:
+        for event in (STARTED, *late, round_(2)):
+            lines.on_event(event)
+    assert out.getvalue().splitlines()[1:3] == [
+        "round 2: the update of client 0 was rejected (late): no reply",
+        "round 2: 299 more updates were rejected (late)",
+    ]
+
+
+def test_the_time_of_a_simulated_fleet_stands_beside_the_real_one() -> None:
+    fleet = {"seconds": 41.0, "train": 40.0, "evaluate": 1.0, "clock": 7200.0, "there": 900}
+    out, screen = io.StringIO(), io.StringIO()
+    PlainLines(out).on_event(round_(2, fleet=fleet))
+    assert "41.0 s of fleet time, 0.21 s here" in out.getvalue()
+    table = LiveTable(Console(file=screen, width=120, force_terminal=False))
+    for event in (STARTED, round_(1, fleet=fleet), round_(2, fleet=fleet)):
+        table.on_event(event)
+    table._console.print(table.picture())
+    assert "2 h 00 min of fleet time" in screen.getvalue()
+    assert "41.0 s" in screen.getvalue()
