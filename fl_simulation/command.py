@@ -135,18 +135,25 @@ def _ray(app: App, nodes: int) -> None:
     if importlib.util.find_spec("ray") is None:
         raise SettingsError(
             "--backend ray is Flower's own simulation, which needs Ray; it is not installed. "
-            "Install it with: pip install 'flwr[simulation]>=1.32.1,<1.33', or use --backend batched"
+            "Install it with: pip install 'parterre[ray]', or 'flwr[simulation]>=1.32.1,<1.33' for another app, "
+            "or use --backend batched"
         )
     from flwr.simulation import run_simulation
 
+    config = dict(app.config)
+    if app.clientapp == OURS:
+        config |= population.implied(config, nodes)
+        settings = settings_.parse(config, source="the run config")
+        config = population.fitting(settings, nodes, "--num-supernodes").run_config()
     whole, server = ServerApp(), _load(app.serverapp, ServerApp)
 
     @whole.main()
     def main(grid: Any, context: Context) -> None:
-        context.run_config = dict(app.config)  # which run_simulation does not pass on
+        context.run_config = config  # which run_simulation does not pass on
         server(grid, context)
 
-    run_simulation(whole, _load(app.clientapp, ClientApp), nodes)
+    one_core = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}  # for each client that trains at a time
+    run_simulation(whole, _load(app.clientapp, ClientApp), nodes, backend_config=one_core)
 
 
 def _load(path: str, kind: type[Any]) -> Any:
