@@ -103,7 +103,7 @@ class LocalFederation:
                 environment=self._environment(),
                 launched=self._supervisor.launched,
             )
-            self._kept = KeptUp(self.superlink, limit=self._max_restarts, say=self._say)
+            self._kept = KeptUp(self.superlink, before=self._supervisor.renew, limit=self._max_restarts, say=self._say)
             self._kept.start(wait=False)
             self.clients = [self.start_client(number) for number in range(self._count)]
             self.superlink.wait_until_ready()

@@ -115,7 +115,7 @@ def server(
             if metrics_port:
                 _serve_metrics(metrics_host, metrics_port, directory, superlink)
             supervisor.recover()
-            kept = KeptUp(superlink, limit=max_restarts, say=_say)
+            kept = KeptUp(superlink, before=supervisor.renew, limit=max_restarts, say=_say)
             kept.start(patience=PORT_SECONDS if crashed else 0.0)
             if wanted is not None:
                 control = partial(access.control, entry, called(addresses.control))

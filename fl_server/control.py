@@ -11,10 +11,14 @@ import grpc
 from fl_common.errors import NetworkError
 from fl_common.settings import Settings
 from fl_server import bundle
+from fl_server.link_database import FAILED, LOST
 
 CALL_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
 FINISHED = "finished"
+TROUBLE = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)  # the server's own, such as a full disk: it may pass
+TROUBLE_SECONDS = 300.0
+TAKEN_UP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -109,20 +113,31 @@ class Control:
         """Yield the lines of a run's log as they come, until it ends."""
         from flwr.proto.control_pb2 import StreamLogsRequest
 
-        after, rest = 0.0, ""
+        after, rest, well = 0.0, "", time.monotonic()
         while True:
             try:
                 for response in self._stub.StreamLogs(StreamLogsRequest(run_id=run_id, after_timestamp=after)):
-                    after = response.latest_timestamp
+                    after, well = response.latest_timestamp, time.monotonic()
                     *lines, rest = (rest + response.log_output).split("\n")
                     yield from lines
-                break
+                if not self._goes_on(run_id):
+                    break
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                trouble = error.code() in TROUBLE and time.monotonic() - well < TROUBLE_SECONDS
+                if error.code() is not grpc.StatusCode.UNAVAILABLE and not trouble:
                     raise NetworkError(self._refused(error)) from None
                 time.sleep(0.5)
         if rest:
             yield rest
+
+    def _goes_on(self, run_id: int) -> bool:
+        """Say whether a run that Flower has given up for lost is taken up again by its server, which takes seconds."""
+        limit = time.monotonic() + TAKEN_UP_SECONDS
+        while (status := self.status(run_id)).ended:
+            if status.outcome != FAILED or status.details not in LOST or time.monotonic() > limit:
+                return False
+            time.sleep(0.5)
+        return True
 
     def _connect(self) -> None:
         try:

@@ -4,9 +4,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from fl_common.errors import NetworkError
+from fl_common.errors import NetworkError, StoreError
 from fl_server.superlink import SuperLink
-from fl_server.supervisor import LIMIT, Say, ended, pause
+from fl_server.supervisor import AGAIN_SECONDS, LIMIT, Say, ended, pause
 
 log = logging.getLogger(__name__)
 
@@ -16,17 +16,22 @@ PORT_SECONDS = 10.0  # what the SuperLink of a killed server may take to end
 
 
 class KeptUp:
-    """Call `start` once and `tick` a few times a second. `limit`: falls in a row before NetworkError is raised."""
+    """Call `start` once and `tick` a few times a second.
+
+    `before` is called before each start; `limit` is how many falls in a row are borne before NetworkError is raised.
+    """
 
     def __init__(
         self,
         superlink: SuperLink,
         *,
+        before: Callable[[], object] = lambda: None,
         limit: int = LIMIT,
         say: Say = log.warning,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._superlink = superlink
+        self._before = before
         self._limit = limit
         self._say = say
         self._clock = clock
@@ -39,9 +44,10 @@ class KeptUp:
         limit = self._clock() + patience
         while True:
             try:
+                self._before()
                 self._superlink.start()
                 break
-            except NetworkError:
+            except (NetworkError, StoreError):
                 if self._clock() > limit:
                     raise
                 time.sleep(0.1)
@@ -69,6 +75,10 @@ class KeptUp:
         self._again_at = None
         try:
             self.start(patience=PORT_SECONDS)
+        except StoreError as error:  # a full disk: nothing fell
+            self._say(f"the SuperLink cannot be started yet: {error}")
+            self._again_at = self._clock() + AGAIN_SECONDS
+            return False
         except NetworkError as error:
             if self._falls >= self._limit:
                 raise

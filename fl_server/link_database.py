@@ -9,17 +9,23 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from fl_common.errors import StoreError
 
 BUSY_SECONDS = 5.0
+RENEWED_SECONDS = 300.0
 COMPLETED, STOPPED, FAILED = "completed", "stopped", "failed"  # Flower's sub-statuses of a run that has ended
+LOST = (
+    "No heartbeat received from the task",
+    "Task failed with unknown error.",
+)  # its details where it just went silent
 RAISED = "ServerApp failed with exception"  # how Flower's details begin where the ServerApp's own code raised
 
 _UNSIGNED = 2**64
+_KNOWN = "SELECT count(*) FROM sqlite_master WHERE name = 'task'"
 _SELECT = """
     SELECT run.run_id, task.task_id, task.token, task.starting_at, task.finished_at, task.sub_status, task.details
     FROM run JOIN task ON task.task_id = run.primary_task_id
@@ -28,6 +34,7 @@ _QUEUE = """
     UPDATE task SET token = NULL, active_until = NULL, starting_at = NULL, running_at = NULL, finished_at = NULL,
         sub_status = '', details = '' WHERE task_id = ?
 """
+_RENEW = "UPDATE task SET active_until = ? WHERE token IS NOT NULL AND finished_at IS NULL"
 _FINISH = """
     UPDATE task SET token = NULL, active_until = NULL, finished_at = ?, sub_status = ?, details = ? WHERE task_id = ?
 """
@@ -70,7 +77,7 @@ class LinkDatabase:
         if not self._path.exists():
             return []
         with self._open() as database:
-            known = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'task'").fetchone()[0]
+            known = database.execute(_KNOWN).fetchone()[0]
             return [_linked(row) for row in database.execute(_SELECT)] if known else []
 
     def run(self, run_id: int) -> LinkedRun | None:
@@ -89,6 +96,14 @@ class LinkDatabase:
             for statement in _FORGET:
                 database.execute(statement, {"run": _signed(run.run_id)})
             database.execute(_QUEUE, (run.task,))
+
+    def renew(self) -> None:
+        """Let no claim run out while the SuperLink is away: a ServerApp cannot be heard then, and is still there."""
+        if self._path.exists():
+            with self._open() as database:
+                if database.execute(_KNOWN).fetchone()[0]:
+                    until = datetime.now(UTC) + timedelta(seconds=RENEWED_SECONDS)
+                    database.execute(_RENEW, (until.isoformat(" "),))
 
     def finish(self, run: LinkedRun, outcome: str, details: str) -> None:
         """Note that a run has ended, where its ServerApp could not say so."""

@@ -85,6 +85,10 @@ class Supervisor:
                 self._ended(linked.run_id, "its server ended")
         self._start_due(everything=True)
 
+    def renew(self) -> None:
+        """Keep Flower from giving up runs while the SuperLink is away; to be called before it is started again."""
+        self._database.renew()
+
     def tick(self) -> None:
         """Notice what has ended, and start again what is due. Errors of the disk are said, and it is tried again."""
         if self._clock() < self._not_before:

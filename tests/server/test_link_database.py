@@ -8,7 +8,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 
 from fl_common.errors import StoreError
-from fl_server.link_database import COMPLETED, FAILED, LinkDatabase
+from fl_server.link_database import COMPLETED, FAILED, LOST, LinkDatabase
 
 FEDERATION = "@none/default"
 
@@ -120,6 +120,24 @@ def test_what_a_queued_run_had_under_way_is_gone_and_that_of_others_stays(link, 
     store.delete_objects_in_run(theirs)
     left = link.state.get_message_ins(node, None)
     assert [message.metadata.run_id for message in left] == [theirs]
+
+
+def test_a_claim_that_is_renewed_does_not_run_out_while_the_superlink_is_away(link, database):
+    lost, kept = link.submit(), link.submit()
+    link.start(lost)
+    link.state.query("UPDATE task SET active_until = '2026-01-01 00:00:00.000000+00:00' WHERE token IS NOT NULL")
+    assert link.status(lost).details in LOST
+    token = link.start(kept)
+    link.state.query("UPDATE task SET active_until = '2026-01-01 00:00:00.000000+00:00' WHERE token IS NOT NULL")
+    database.renew()
+    assert link.status(kept).status == Status.RUNNING
+    assert link.state.get_task_by_token(token).run_id == kept
+    assert link.state.acknowledge_task_heartbeat(link.task(kept))
+
+
+def test_there_is_nothing_to_renew_before_the_first_start(tmp_path):
+    LinkDatabase(tmp_path / "state.db").renew()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_outcome_and_a_line_of_log_reach_those_who_follow(link, database):
