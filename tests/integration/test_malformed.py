@@ -62,7 +62,8 @@ def test_hundreds_of_malformed_messages_neither_break_a_server_nor_reach_a_run(t
     run = Run.create(tmp_path, settings)
     with LocalFederation(tmp_path, clients=2) as federation, federation.control() as control:
         run_id = control.submit(settings)
-        next(run.follow(lambda: bool(federation.tend())))
+        followed = run.follow(lambda: bool(federation.tend()))
+        next(event for event in followed if event["event"] == "round")  # both clients hold their slots by now
         superlink = psutil.Process(federation.superlink.process.pid)  # type: ignore[union-attr]
         enrolled, authority = keys.generate(), federation.access.files.ca.read_bytes()
         enrol(federation.addresses.fleet, Token.parse(federation.enrolment_token()), enrolled, authority)
