@@ -60,6 +60,14 @@ def run(image: str, *arguments: str, entry: str) -> "subprocess.CompletedProcess
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("overlay", ["", "task", "data", "tls", "dev", "monitoring"])
+def test_compose_reads_its_files(overlay: str, tmp_path: Path) -> None:
+    files = [f"compose.{overlay}.yaml"] if overlay else []
+    Stack("parterre-config", *files, TASK="my_task", TASK_DIR=str(tmp_path), CERTS=str(tmp_path)).compose(
+        "config", "-q"
+    )
+
+
 @pytest.mark.parametrize("image", LARGEST)
 def test_an_image_is_as_small_as_the_page_says_and_labelled(image: str) -> None:
     found = engine().images.get(image)
