@@ -42,6 +42,8 @@ def is_packed(content: RecordDict) -> bool:
 
 def unpack(content: RecordDict) -> RecordDict:
     """Return the content as it was before `pack`. Raises RejectedReply("malformed") for anything else."""
+    if not is_packed(content):
+        return content
     plain = RecordDict()
     for key, record in content.items():
         if not key.endswith(SUFFIX):

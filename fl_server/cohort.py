@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fl_common.errors import RoundError
+from fl_common.records import with_fields
 from fl_common.settings import Settings
 from fl_server.clock import Clock
 from fl_server.leases import Leases
@@ -99,24 +100,22 @@ def address(messages: Iterable[Message], leases: Leases, deadline: float) -> lis
     A message to a node without a lease is left out: it is a spare. A message expires some time after the deadline, in
     seconds from now.
     """
-    return [
-        Message(
-            content=_told(message.content, leases.slots[message.metadata.dst_node_id], leases.partitions),
-            message_type=message.metadata.message_type,
-            dst_node_id=message.metadata.dst_node_id,
-            group_id=message.metadata.group_id,
-            ttl=deadline + MESSAGE_MARGIN_SECONDS,
+    slots, partitions, ttl = leases.slots, leases.partitions, deadline + MESSAGE_MARGIN_SECONDS
+    told = []
+    for message in messages:
+        to = message.metadata
+        slot = slots.get(to.dst_node_id)
+        if slot is None:
+            continue
+        own = {"client": slot, "partition": slot, "partitions": partitions}
+        content = with_fields(message.content, own)
+        told.append(
+            Message(
+                content=content,
+                message_type=to.message_type,
+                dst_node_id=to.dst_node_id,
+                group_id=to.group_id,
+                ttl=ttl,
+            )
         )
-        for message in messages
-        if message.metadata.dst_node_id in leases.slots
-    ]
-
-
-def _told(content: RecordDict, slot: int, partitions: int) -> RecordDict:
-    own = {"client": slot, "partition": slot, "partitions": partitions}
-    return RecordDict(
-        {
-            key: ConfigRecord({**record, **own}) if isinstance(record, ConfigRecord) else record
-            for key, record in content.items()
-        }
-    )
+    return told
