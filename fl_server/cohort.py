@@ -95,10 +95,10 @@ def configuration(settings: Settings, round_number: int) -> ConfigRecord:
 
 
 def address(messages: Iterable[Message], leases: Leases, deadline: float) -> list[Message]:
-    """Return the messages with each client's own slot and partition in its config. The arrays are shared, not copied.
+    """Give each message its client's own slot and partition in its config. The arrays are shared, not copied.
 
-    A message to a node without a lease is left out: it is a spare. A message expires some time after the deadline, in
-    seconds from now.
+    Returned are the messages themselves, without those to a node without a lease: it is a spare. A message expires some
+    time after the deadline, in seconds from now.
     """
     slots, partitions, ttl = leases.slots, leases.partitions, deadline + MESSAGE_MARGIN_SECONDS
     told = []
@@ -107,15 +107,7 @@ def address(messages: Iterable[Message], leases: Leases, deadline: float) -> lis
         slot = slots.get(to.dst_node_id)
         if slot is None:
             continue
-        own = {"client": slot, "partition": slot, "partitions": partitions}
-        content = with_fields(message.content, own)
-        told.append(
-            Message(
-                content=content,
-                message_type=to.message_type,
-                dst_node_id=to.dst_node_id,
-                group_id=to.group_id,
-                ttl=ttl,
-            )
-        )
+        message.content = with_fields(message.content, {"client": slot, "partition": slot, "partitions": partitions})
+        to.ttl = ttl
+        told.append(message)
     return told

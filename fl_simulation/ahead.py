@@ -10,12 +10,8 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord
-
 import strategies
-from fl_common.errors import ParterreError
 from fl_common.settings import Settings
-from fl_simulation.grid import SimulatedGrid
 from fl_simulation.pool import TRAIN, Pool
 from fl_simulation.work import Cohort
 from strategies.fedavg import FedAvg
@@ -50,25 +46,28 @@ class Ahead:
         self._settings = settings
         self._pool = pool
         self._thread = ThreadPoolExecutor(1, "ahead")
-        self._next: tuple[Order, Future[Ready]] | None = None
+        self._next: Future[tuple[Order, Ready] | None] | None = None
         self._misses = 0
 
     def take(self, order: Order) -> Ready:
-        """Return what the order needs, made beforehand if it was begun."""
+        """Return what the order needs, made beforehand if it was guessed."""
         begun, self._next = self._next, None
-        if begun is not None:
-            if begun[0] == order:
+        if begun is not None and begun.exception() is None and (made := begun.result()) is not None:
+            if made[0] == order:
                 self._misses = 0
-                return begun[1].result()
-            begun[1].cancel()
+                return made[1]
             self._misses += 1
             log.debug("another cohort than was made ready trains in round %d", order.round)
         return self._ready(order)
 
-    def begin(self, order: Order | None) -> None:
-        """Begin to make an order ready that may be asked for next."""
-        if order is not None and self._misses < MISSES:
-            self._next = order, self._thread.submit(self._ready, order)
+    def begin(self, guess: Callable[[], Order | None]) -> None:
+        """Begin to make ready what may be asked for next, which the thread guesses."""
+        if self._misses < MISSES:
+            self._next = self._thread.submit(self._guessed, guess)
+
+    def _guessed(self, guess: Callable[[], Order | None]) -> tuple[Order, Ready] | None:
+        order = guess()
+        return None if order is None else (order, self._ready(order))
 
     def _ready(self, order: Order) -> Ready:
         pool = self._pool(order.of)
@@ -93,16 +92,9 @@ class Forecast:
         strategy = strategies.make(settings)
         self._strategy = strategy if isinstance(strategy, FedAvg) else None
         self._last = settings.rounds
-        self._nobody: Any = None  # nothing is sent
 
     def cohort(self, round: int, population: int) -> Sequence[int]:
         """Return the slots of the clients; none where they cannot be guessed, or where the run is over by then."""
         if self._strategy is None or round > self._last:
             return ()
-        self._strategy.eligible = lambda: range(population)
-        try:
-            grid = SimulatedGrid(population, self._nobody)
-            asked = self._strategy.configure_train(round, ArrayRecord(), ConfigRecord(), grid)
-        except ParterreError:
-            return ()
-        return [message.metadata.dst_node_id for message in asked]
+        return self._strategy.sampled(round, range(population))

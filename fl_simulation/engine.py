@@ -6,6 +6,7 @@ weighted mean, the mean is taken inside the program.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from logging import getLogger
 from typing import Any
 
@@ -134,7 +135,8 @@ class BatchedEngine:
         for place, (order, messages) in enumerate(orders):
             began = time.perf_counter()
             ready = self._ahead.take(order)
-            self._ahead.begin(orders[place + 1][0] if place + 1 < len(orders) else self._next(order, len(messages)))
+            following = orders[place + 1][0] if place + 1 < len(orders) else None
+            self._ahead.begin(partial(self._guess, order, following, len(messages)))
             for result in self._trained(messages, weights, ready, first.mu, began):
                 if isinstance(result, Message):
                     yield result
@@ -156,9 +158,13 @@ class BatchedEngine:
             orders.append((order, [message for message, _ in some]))
         return orders
 
-    def _next(self, order: Order, fit: int) -> Order | None:
-        """Return what may be asked for in the next round, where training leaves Python's lock to another thread."""
-        clients = () if self.choice.name == OneByOne.name else self._forecast.cohort(order.round + 1, order.of)
+    def _guess(self, order: Order, following: Order | None, fit: int) -> Order | None:
+        """Return what is asked for next, where training leaves Python's lock to another thread."""
+        if self.choice.name == OneByOne.name:
+            return None
+        if following is not None:
+            return following
+        clients = self._forecast.cohort(order.round + 1, order.of)
         some = tuple(clients[:fit])
         return Order(order.round + 1, some, some, order.of) if some else None
 

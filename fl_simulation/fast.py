@@ -4,6 +4,7 @@ A deployed client has one model and leaves it off. The two round differently, wh
 simulated without it, too. Whether it is on is settled when TensorFlow is first used, so the process begins again.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 from fl_common.settings import Settings
 
+SWITCH_SECONDS = 5e-4  # a worker that comes back from TensorFlow waits so long for a thread that runs Python
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
@@ -42,6 +44,7 @@ class TensorFlow:
 
         cohort = settings.clients_per_round or round(settings.fraction * settings.partitions)
         workers = min(settings.workers or cores(), max(1, cohort) if settings.partitions else cores())
+        sys.setswitchinterval(SWITCH_SECONDS)
         with suppress(RuntimeError):  # TensorFlow is in use already, in a process that is not ours
             tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // workers))
 
@@ -56,6 +59,12 @@ class TensorFlow:
             sys.stdout.flush()
             sys.stderr.flush()
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, ONEDNN: "0"})  # noqa: S606
+
+
+def settled() -> None:
+    """Let Python's cycle collector leave alone what there is now: models, programs, data. They stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Program:
     def __call__(self, *arguments: Any, worker: int = 0) -> Any:
         """Run it with arrays or tensors, as one worker; workers may run at the same time."""
         flat = zip(tf.nest.flatten(arguments), self._dtypes, strict=True)
-        tensors = [tf.convert_to_tensor(value, dtype) for value, dtype in flat]
+        tensors = [value if isinstance(value, tf.Tensor) else tf.constant(value, dtype) for value, dtype in flat]
         return self.concrete._call_flat(tensors, self._of(worker))
 
     def _of(self, worker: int) -> list[Any]:

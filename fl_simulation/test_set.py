@@ -37,6 +37,8 @@ class TestSet:
         self._alone = None if plain(self._model) and self._count else Evaluator(self._model)
         self._examples = examples
         self._program: Program | None = None
+        self._results: Any = None
+        self._batch = LARGEST
         self._data: Any = None
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
@@ -50,8 +52,7 @@ class TestSet:
         cuts = np.linspace(0, -(-self._count // batch), self._workers.count + 1).astype(int) * batch
         parts = list(zip(cuts[:-1], np.minimum(cuts[1:], self._count), strict=True))
         sums = self._workers.map(lambda worker, part: program(weights, *part, self._data, worker=worker), parts)
-        added = [np.sum([each.numpy() for each in column], axis=0) for column in zip(*sums, strict=True)]
-        return as_metrics(self._results(added))
+        return as_metrics({name: value.numpy() for name, value in self._results(sums).items()})
 
     def _evaluator(self) -> Evaluator:
         self._alone = self._alone or Evaluator(self._model)
@@ -63,6 +64,7 @@ class TestSet:
         build_metrics(self._model, self._data)
         if all(isinstance(metric, SUMS) and _of_keras(metric) for metric in flat(self._model.metrics)):
             self._batch = int(min(LARGEST, max(1, BYTES // max(1, activations(self._model)))))
+            self._results = self._traced_results()
             self._program = self._traced()
 
     def _traced(self) -> Program:
@@ -85,11 +87,18 @@ class TestSet:
         weights = [tf.TensorSpec(weight.shape, weight.dtype) for weight in model.weights]
         return Program(run, (weights, number, number, specs(self._data)))
 
-    def _results(self, values: list[Any]) -> dict[str, Any]:
-        for variable, value in zip(self._model.metrics_variables, values, strict=True):
-            variable.assign(value)
-        results: dict[str, Any] = self._model.get_metrics_result()
-        return results
+    def _traced_results(self) -> Program:
+        model = self._model
+
+        def run(sums: list[list[Tensor]]) -> dict[str, Any]:
+            """Return the metrics of what all workers added up."""
+            for variable, parts in zip(model.metrics_variables, zip(*sums, strict=True), strict=True):
+                variable.assign(tf.add_n(parts))
+            results: dict[str, Any] = model.get_metrics_result()
+            return results
+
+        one = [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.metrics_variables]
+        return Program(run, ([one] * self._workers.count,))
 
 
 def flat(metrics: list[Any]) -> list[Any]:

@@ -92,9 +92,13 @@ class FedAvg(Strategy):
         """
         self._nodes = nodes = self._available(grid)
         self._current = {name: decode(array) for name, array in arrays.items()}
-        slots = self._sample(self.draw, nodes, self.cohort_size(len(nodes)), server_round, 0)
+        slots = self.sampled(server_round, nodes)
         self._slots = {nodes[slot]: slot for slot in slots}
         return self._ask(MessageType.TRAIN, list(self._slots), server_round, arrays, config)
+
+    def sampled(self, server_round: int, nodes: Sequence[int]) -> list[int]:
+        """Return the places, among `nodes`, of those that a round asks to train."""
+        return self._sample(self.draw, nodes, self.cohort_size(len(nodes)), server_round, 0)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -168,7 +172,7 @@ class FedAvg(Strategy):
             )
         return nodes
 
-    def _sample(self, draw: Draw, nodes: list[int], size: int, server_round: int, phase: int) -> list[int]:
+    def _sample(self, draw: Draw, nodes: Sequence[int], size: int, server_round: int, phase: int) -> list[int]:
         rng = np.random.default_rng([self.seed, server_round, phase, self.attempt])
         return draw(nodes, min(ceil(round(size * self.over_selection, 9)), len(nodes)), rng)
 
