@@ -91,6 +91,7 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
 
 def _serve(engine: "BatchedEngine", settings: Settings, clients: int, run: Run | None, shown: "Shown") -> None:
     from fl_server.app import serve
+    from fl_simulation.fast import settled
     from fl_simulation.fleet_grid import grid_of
     from fl_simulation.hostile import with_hostile
 
@@ -98,7 +99,13 @@ def _serve(engine: "BatchedEngine", settings: Settings, clients: int, run: Run |
         engine.pool(settings.partitions)
     peopled = with_hostile(engine, settings, clients, lambda event: engine.announce(event))
     writing = run or Run.create(Path(settings.out), settings)
-    engine.announce = lambda event: shown.on_event(writing.append(event))
+
+    def told(event: Mapping[str, Any]) -> None:
+        shown.on_event(writing.append(event))
+        if event["event"] == "engine":
+            settled()  # programs and data are there
+
+    engine.announce = told
     grid = grid_of(settings, clients, peopled, engine.sizes)
     serve(grid, settings, writing, observer=shown, evaluate=engine.test())
 
