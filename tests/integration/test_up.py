@@ -85,7 +85,7 @@ def test_a_run_goes_on_when_a_client_is_killed_in_the_middle_of_training(tmp_pat
     assert up.wait(timeout=240) == 0
     assert events(out)[-1]["event"] == "finished"
     assert events(out)[-1]["rounds"] == 4
-    assert {event["reason"] for event in events(out, "rejected")} <= {"late", "error"}
+    assert {event["reason"] for event in events(out, "rejected")} <= {"late", "error", "lost"}
     assert any(event["replies"] == 2 for event in events(out, "round"))
 
 
