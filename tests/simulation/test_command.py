@@ -135,6 +135,26 @@ def test_a_folder_that_is_no_app_is_refused(tmp_path: Path):
         read_app(tmp_path, "")
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("clients_per_round=5", "clients_per_round must be at most --num-supernodes (3); got 5"),
+        ("fraction=0.1", "fraction=0.1 of 3 clients is none"),
+        ("rounds=none", "rounds: "),
+    ],
+)
+def test_flower_simulation_refuses_cohorts_that_cannot_be_drawn_in_one_line(tmp_path: Path, config: str, words: str):
+    out = tmp_path / "run"
+    done = command(
+        "fl_simulation.command", "--app", str(ROOT), "--num-supernodes", "3", "--run-config", f"{config} out='{out}'"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not out.exists()
+
+
 def test_ray_is_asked_for_by_name_where_it_is_missing():
     pytest.importorskip("flwr")
     try:
