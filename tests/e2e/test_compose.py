@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.e2e.stack import Stack, crash, health, restarts, until
+from tests.e2e.stack import Stack, crash, freeze, health, restarts, until
 
 pytestmark = pytest.mark.docker
 
@@ -112,11 +112,11 @@ def test_a_client_that_is_paused_past_the_deadline_costs_no_round(stack: Stack) 
     following = stack.submit(*LONG, "--set", "deadline_seconds=8", "--set", "out=/store/paused")
     until(lambda: stack.rounds("paused") >= 1, "a round")
     (victim, *_) = stack.containers("client")
-    victim.pause()
+    freeze(victim)
     try:
         finished = stack.wait("paused")
     finally:
-        victim.unpause()
+        freeze(victim, thaw=True)
     following.communicate(timeout=60)
     assert finished["rounds"] == 6
     reasons = {event["reason"] for event in stack.events("paused", "rejected")}
