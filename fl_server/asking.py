@@ -34,10 +34,13 @@ class Asking:
 
     def train(self, number: int, attempt: int, record: ArrayRecord, failed: set[int]) -> Cohort:
         """Return the cohort that trains `record` in a round. Clients that `failed` are asked only where they must."""
-        hoped = self._wanted(len(self._roster.leases.slots))
+        there = len(self._roster.leases.slots)
+        if isinstance(self._strategy, FedAvg):
+            self._strategy.there = there
+        hoped = self._wanted(there)
         needed = quorum(self._settings, self._settings.clients_per_round or hoped)
         nodes = self._roster.eligible(number, hoped, needed, failed)
-        wanted = self._wanted(len(nodes))
+        wanted = min(hoped, len(nodes))
         if not isinstance(self._strategy, FedAvg) and chosen_for(self._settings):
             rng = self._rng(number, attempt, STRATEGY)
             seen = [nodes[place] for place in self._draw(nodes, min(self._asked(wanted), len(nodes)), rng)]

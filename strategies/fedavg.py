@@ -38,7 +38,8 @@ class FedAvg(Strategy):
 
     The round loop may set, before a round: `eligible`, a function that returns the nodes to draw from in the order of
     their slots (by default all nodes in the order of their ids); `draw`, which says whom of them to train with; and
-    `attempt`, which draws other clients when a round is repeated. It may set `replies_checked`, where replies went
+    `attempt`, which draws other clients when a round is repeated; `there`, how many clients there are where not all of
+    them are eligible, so that a repeated round is as large as the first. It may set `replies_checked`, where replies went
     through `admit` already, and `non_trainable`, the names of the variables that no gradient moves. It calls `join` for
     a node that is asked in another's place.
     """
@@ -64,6 +65,7 @@ class FedAvg(Strategy):
         self.eligible: Callable[[], Sequence[int]] | None = None
         self.draw: Draw = at_random
         self.attempt = 0
+        self.there = 0
         self.replies_checked = False
         self.non_trainable: frozenset[str] = frozenset()
         self._current: Arrays = {}
@@ -72,8 +74,9 @@ class FedAvg(Strategy):
         self._nodes: list[int] = []
 
     def cohort_size(self, available: int) -> int:
-        """Return how many of the available clients a round wants replies of."""
-        return min(self.clients_per_round or max(1, round(self.fraction_train * available)), available)
+        """Return how many of the available clients a round wants replies of: a share of `there`, where that is set."""
+        share = max(1, round(self.fraction_train * max(available, self.there)))
+        return min(self.clients_per_round or share, available)
 
     def evaluators(self, available: int) -> int:
         """Return how many of the available clients an evaluation wants replies of."""

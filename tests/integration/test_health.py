@@ -35,16 +35,22 @@ def test_health_and_metrics_of_a_server_and_a_client(start: Start, tmp_path: Pat
         FL, "server", "--store", str(store), "--fleet-port", str(fleet), "--control-port", str(control),
         "--appio-port", str(appio), "--metrics-port", str(server_metrics),
     )  # fmt: skip
-    client = start(
-        FL, "client", "--server", f"127.0.0.1:{fleet}", "--state", str(state), "--metrics-port", str(client_metrics)
-    )
 
     def well(*arguments: str) -> bool:
         return fl("health", *arguments).returncode == 0
 
     until(lambda: well("server", "--store", str(store)), "a healthy server", server)
+    token = tmp_path / "token"
+    assert fl("enroll", "token", "--store", str(store), "--file", str(token)).returncode == 0
+    client = start(
+        FL, "client", "--server", f"127.0.0.1:{fleet}", "--state", str(state), "--token-file", str(token),
+        "--metrics-port", str(client_metrics),
+    )  # fmt: skip
     until(lambda: well("client", "--state", str(state)), "a healthy client", client)
-    done = fl("run", "--server", f"127.0.0.1:{control}", "--json", "--rounds", "2", "--set", "min_clients=1")
+    done = fl(
+        "run", "--server", f"127.0.0.1:{control}", "--store", str(store), "--json", "--rounds", "2",
+        "--set", "min_clients=1",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     finished = json.loads(done.stdout.splitlines()[-1])
 

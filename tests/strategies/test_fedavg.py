@@ -161,3 +161,11 @@ def test_fedprox_adds_mu_to_the_configuration_and_nothing_else():
 def test_a_state_of_another_strategy_is_refused():
     with pytest.raises(StrategyError, match="no state"):
         FedAvg().restore({"momentum": np.ones(1)})
+
+
+def test_a_round_is_a_share_of_the_clients_there_are_also_where_not_all_are_eligible():
+    strategy = FedAvg(fraction_train=0.5)
+    assert strategy.cohort_size(20) == 10
+    strategy.there = 20
+    assert strategy.cohort_size(14) == 10  # a repeat, without the six that failed
+    assert strategy.cohort_size(7) == 7
