@@ -37,11 +37,11 @@ class FedAvg(Strategy):
     and `state`.
 
     The round loop may set, before a round: `eligible`, a function that returns the nodes to draw from in the order of
-    their slots (by default all nodes in the order of their ids); `draw`, which says whom of them to train with; and
+    their slots (by default all nodes in the order of their ids); `draw`, which says whom of them to train with;
     `attempt`, which draws other clients when a round is repeated; `there`, how many clients there are where not all of
-    them are eligible, so that a repeated round is as large as the first. It may set `replies_checked`, where replies went
-    through `admit` already, and `non_trainable`, the names of the variables that no gradient moves. It calls `join` for
-    a node that is asked in another's place.
+    them are eligible, so that a repeated round is as large as the first. It may set `replies_checked`, where replies
+    went through `admit` already, and `non_trainable`, the names of the variables that no gradient moves. It calls
+    `join` for a node that is asked in another's place.
     """
 
     def __init__(
