@@ -33,7 +33,7 @@ test-docker: $(STAMP) ## build the images and run the tests that need a Docker e
 	@$(BIN)/python -m pytest -n 0 -m docker tests/e2e $(PYTEST_ARGS)
 
 test-kubernetes: $(STAMP) ## install the chart on the testbed's node, and tell its story; needs root
-	@$(BIN)/python -m pytest -n 0 -m kubernetes tests/e2e -x $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 0 -m kubernetes tests/e2e $(PYTEST_ARGS)
 
 check: $(STAMP) ## lint, security rules, types, the direction of imports, known vulnerabilities
 	@$(BIN)/ruff check .

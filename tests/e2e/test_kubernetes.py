@@ -74,8 +74,10 @@ def test_pods_run_as_nobody_in_particular_and_hold_no_kubernetes_token(kube: Clu
 
 
 def test_every_client_enrolled_with_a_key_of_its_own(kube: Cluster) -> None:
-    listed = json.loads(kube.kubectl("-n", "garden", "exec", "fl-server-0", "--", "fl", "clients", "--json"))
-    assert len({each["id"] for each in listed}) >= 2
+    lines = kube.kubectl("-n", "garden", "exec", "fl-server-0", "-c", "server", "--", "fl", "clients", "--json")
+    listed = [json.loads(line) for line in lines.splitlines()]
+    assert len({each["client"] for each in listed}) >= 2
+    assert not any(each["rejected"] for each in listed)
 
 
 def test_clients_scale_up_and_down_during_a_run(kube: Cluster) -> None:
