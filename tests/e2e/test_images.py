@@ -82,7 +82,7 @@ def test_an_image_has_what_its_role_imports_and_nothing_to_develop_with(image: s
     program = (
         "import importlib.util as u, json; from fl_common.settings import Settings; from fl_common.task import resolve;"
         "task = resolve(Settings(task='digits')); data = task.load_partition(0, 3)[0];"
-        "names = 'pytest mypy ruff sklearn scipy setuptools matplotlib numba sqlalchemy'.split();"
+        "names = 'pytest mypy ruff sklearn scipy matplotlib numba sqlalchemy'.split();"
         "print(json.dumps([len(data[0]), [n for n in names if u.find_spec(n)]]))"
     )
     done = run(image, "-c", program, entry="python")
