@@ -21,7 +21,7 @@ from tests.chaos.schedule import CLIENTS, ROUNDS
 from tests.integration.conftest import FL, descendants, environment, events, fl
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 300.0
 LOOK_SECONDS = 0.5
 PRELOAD = ("fl_client.process", "fl_client.app", "fl_client.node", "fl_common.tasks.digits", "tests.chaos.member")
 
