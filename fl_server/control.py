@@ -11,7 +11,7 @@ import grpc
 from fl_common.errors import NetworkError
 from fl_common.settings import Settings
 from fl_server import bundle
-from fl_server.link_database import FAILED, LOST
+from fl_server.link_database import FAILED, is_lost
 
 CALL_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
@@ -134,7 +134,7 @@ class Control:
         """Say whether a run that Flower has given up for lost is taken up again by its server, which takes seconds."""
         limit = time.monotonic() + TAKEN_UP_SECONDS
         while (status := self.status(run_id)).ended:
-            if status.outcome != FAILED or status.details not in LOST or time.monotonic() > limit:
+            if status.outcome != FAILED or not is_lost(status.details) or time.monotonic() > limit:
                 return False
             time.sleep(0.5)
         return True

@@ -5,6 +5,7 @@ Flower ends a run whose ServerApp died. Here the run is queued again under the s
 SuperLink runs, and while it does not. docs/decisions/0011 says why this is SQL and not one of Flower's calls.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ LOST = (
     "No heartbeat received from the task",
     "Task failed with unknown error.",
 )  # its details where it just went silent
+RPC = "of RPC that terminated"  # how gRPC describes its errors
 RAISED = "ServerApp failed with exception"  # how Flower's details begin where the ServerApp's own code raised
 
 _UNSIGNED = 2**64
@@ -64,6 +66,17 @@ class LinkedRun:
     claimed: bool
     outcome: str
     details: str
+
+
+def is_lost(details: str) -> bool:
+    """Say whether Flower's details of a failed run tell of what is around the run, and not of an error of its own."""
+    return details in LOST or RPC in details or details.strip() == f"{RAISED}:"
+
+
+def in_short(details: str) -> str:
+    """Return the details as one line: of an error of gRPC only what the SuperLink said."""
+    found = re.search(r'details = "(.*?)["\n]', details)
+    return f"its SuperLink failed: {found[1]}" if RPC in details and found else details.strip().split("\n")[0]
 
 
 class LinkDatabase:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_common.errors import StoreError
-from fl_server.link_database import COMPLETED, FAILED, RAISED, STOPPED, LinkDatabase, LinkedRun
+from fl_server.link_database import COMPLETED, FAILED, RAISED, STOPPED, LinkDatabase, LinkedRun, in_short
 from fl_server.runs import Run
 from fl_server.whereabouts import Whereabouts
 
@@ -138,7 +138,7 @@ class Supervisor:
             self._attempts.pop(run_id, None)
             return
         attempt = self._attempt(run_id, run)
-        why = linked.details if linked.details.startswith(RAISED) else why
+        why = in_short(linked.details) if linked.details.startswith(RAISED) else why
         if attempt > self._limit:
             self._give_up(linked, run, why)
         else:

@@ -8,7 +8,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 
 from fl_common.errors import StoreError
-from fl_server.link_database import COMPLETED, FAILED, LOST, LinkDatabase
+from fl_server.link_database import COMPLETED, FAILED, LOST, RAISED, LinkDatabase, in_short, is_lost
 
 FEDERATION = "@none/default"
 
@@ -149,3 +149,27 @@ def test_an_outcome_and_a_line_of_log_reach_those_who_follow(link, database):
     status = link.status(run_id)
     assert (status.status, status.sub_status, status.details) == (Status.FINISHED, SubStatus.FAILED, "given up")
     assert link.state.get_task_log(run.task, None)[0] == '{"event": "restarted"}\n'
+
+
+FULL = f"""{RAISED}: <_InactiveRpcError of RPC that terminated with:
+\tstatus = StatusCode.UNKNOWN
+\tdetails = "Exception calling application: (sqlite3.OperationalError) database or disk is full
+(Background on this error at: https://sqlalche.me/e/21/e3q8)"
+>"""
+
+
+@pytest.mark.parametrize("details", [*LOST, FULL, f"{RAISED}: "])
+def test_what_happened_around_a_run_is_no_error_of_its_own(details):
+    assert is_lost(details)
+
+
+@pytest.mark.parametrize("details", ["", f"{RAISED}: unknown task 'nonsense'", "given up"])
+def test_an_error_of_the_runs_own_is_one(details):
+    assert not is_lost(details)
+
+
+def test_an_error_of_grpc_is_told_in_one_line():
+    assert in_short(FULL) == (
+        "its SuperLink failed: Exception calling application: (sqlite3.OperationalError) database or disk is full"
+    )
+    assert in_short(f"{RAISED}: a\nb") == f"{RAISED}: a"
