@@ -152,7 +152,9 @@ def _ray(app: App, nodes: int) -> None:
         context.run_config = config  # which run_simulation does not pass on
         server(grid, context)
 
-    one_core: dict[str, Any] = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}  # for each client that trains at a time
+    one_core: dict[str, Any] = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0}
+    }  # for each client that trains at a time
     run_simulation(whole, _load(app.clientapp, ClientApp), nodes, backend_config=one_core)
 
 
