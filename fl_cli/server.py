@@ -20,7 +20,7 @@ from fl_server.kept_up import PORT_SECONDS, KeptUp
 from fl_server.link_database import LinkDatabase
 from fl_server.superlink import PRELOAD, Addresses, SuperLink, called
 from fl_server.supervisor import LIMIT, Supervisor
-from fl_server.tenancy import alone
+from fl_server.tenancy import alone, sweep
 from fl_server.vitals import Vitals
 
 LOCK = "server.lock"
@@ -114,6 +114,7 @@ def server(
             vitals.tick("starting", "its SuperLink starts")
             if metrics_port:
                 _serve_metrics(metrics_host, metrics_port, directory, superlink)
+            sweep(home / "temporary", nursery.temporary)
             supervisor.recover()
             kept = KeptUp(superlink, before=supervisor.renew, limit=max_restarts, say=_say)
             kept.start(patience=PORT_SECONDS if crashed else 0.0)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,11 @@ class Nursery:
             self._context.set_forkserver_preload(list(preload))
             forkserver.ensure_running()  # now: it imports while this process goes on
         self.children: list[BaseProcess] = []
+
+    @property
+    def temporary(self) -> Path:
+        """The directory that Python keeps the helper's socket in."""
+        return Path(util.get_temp_dir())
 
     def start(
         self,

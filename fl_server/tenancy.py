@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import IO
 
 from fl_common.errors import StoreError
 from fl_server.disk import plainly
+
+PREFIX = "pymp-"  # of multiprocessing's temporary directories
 
 
 @contextmanager
@@ -45,3 +48,15 @@ def _locked(path: Path) -> IO[str] | None:
         if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
         file.close()
+
+
+def sweep(note: Path, own: Path) -> None:
+    """Remove the temporary directory of a server that was killed, which `note` names, and note this one's.
+
+    Python keeps the socket of its forking helper there, and removes it only where the process ends in peace.
+    """
+    with plainly(f"note the temporary directory in {note}"):
+        earlier = Path(note.read_text()) if note.exists() else own
+        if earlier != own and earlier.name.startswith(PREFIX):
+            shutil.rmtree(earlier, ignore_errors=True)
+        note.write_text(str(own))

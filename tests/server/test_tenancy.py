@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fl_common.errors import StoreError
-from fl_server.tenancy import alone
+from fl_server.tenancy import alone, sweep
 
 
 def test_a_second_server_is_refused_and_told_who_holds_the_place(tmp_path):
@@ -27,7 +27,7 @@ def test_the_lock_of_a_killed_server_is_free_and_says_that_it_was_killed(tmp_pat
     code = f"""
 import os, signal
 from pathlib import Path
-from fl_server.tenancy import alone
+from fl_server.tenancy import alone, sweep
 with alone(Path({str(tmp_path / "lock")!r}), "the store"):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -36,3 +36,17 @@ with alone(Path({str(tmp_path / "lock")!r}), "the store"):
         assert crashed
     with alone(tmp_path / "lock", "the store") as crashed:
         assert not crashed
+
+
+def test_the_temporary_directory_of_a_killed_server_is_removed_and_nothing_else(tmp_path):
+    note, own = tmp_path / "temporary", tmp_path / "pymp-own"
+    for name in ("pymp-killed", "pymp-own", "precious"):
+        (tmp_path / name).mkdir()
+    sweep(note, tmp_path / "pymp-killed")
+    sweep(note, own)
+    assert not (tmp_path / "pymp-killed").exists()
+    note.write_text(str(tmp_path / "precious"))
+    sweep(note, own)
+    sweep(note, own)
+    assert own.is_dir()
+    assert (tmp_path / "precious").is_dir()
