@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fl_cli import options
-from fl_cli.server import names_of
+from fl_cli.server_options import names_of
 from fl_cli.table import print_json
 
 certs = typer.Typer(help="The server's CA and certificate: make them, show them.", no_args_is_help=True)

@@ -16,7 +16,7 @@ from fl_cli.table import ago, print_json, table
 LEDGER = "clients.json"  # of each run: {node id: {"client", "rounds", "rejected": {reason: n}, ...}}
 
 clients = typer.Typer(
-    help="List the server's clients; `fl clients revoke ID` shuts one out.", invoke_without_command=True
+    help="List the server's clients; shut one out; drop one that is gone.", invoke_without_command=True
 )
 
 
@@ -35,7 +35,7 @@ class Account:
 
 @clients.callback()
 def list_(context: typer.Context, store: options.Store = None, as_json: options.Json = False) -> None:
-    """List the clients that the server in --store knows; fl clients revoke ID shuts one out."""
+    """List the clients that the server in --store knows; shut one out (revoke); drop one that is gone (forget)."""
     context.obj = store
     if context.invoked_subcommand is not None:
         return
@@ -69,6 +69,25 @@ def revoke(
     found = registry.found(identity)
     registry.revoke(found.identity)
     typer.echo(f"client {found.identity} is revoked")
+
+
+@clients.command("forget")
+def forget(
+    context: typer.Context,
+    identity: Annotated[str, typer.Argument(metavar="ID", help="A client's id, its beginning, or its node id.")],
+    store: options.Store = None,
+) -> None:
+    """Drop client ID, which is gone, as if it had never been let in. To come back, its key needs a token again.
+
+    A client that was revoked cannot be dropped: its entry is what keeps its key out.
+    """
+    from fl_server import access
+    from fl_server.registry import Registry
+
+    registry = Registry(access.existing(options.home_of(store or context.obj)).home)
+    found = registry.found(identity)
+    registry.forget(found.identity)
+    typer.echo(f"client {found.identity} is forgotten")
 
 
 def summed(store: Path, client_of: Mapping[str, str]) -> dict[str, Account]:

@@ -5,10 +5,13 @@ elsewhere, certificates are used as they are and never renewed here.
 """
 
 import datetime
+import fcntl
 import ipaddress
+import os
 import re
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +81,10 @@ def init(home: Path, names: Sequence[str], *, days: int = SERVER_DAYS, ca_days: 
     """Make a CA where there is none and a server certificate for `names`. Returns the files."""
     files = Files.inside(home)
     private.make_directory(home)
-    if not files.ca.exists():
-        _make_ca(files, ca_days)
-    issue(files, names, days=days)
+    with _one_at_a_time(home):
+        if not files.ca.exists():
+            _make_ca(files, ca_days)
+        _issue(files, names, days=days)
     return files
 
 
@@ -88,6 +92,13 @@ def issue(files: Files, names: Sequence[str], *, days: int = SERVER_DAYS) -> Cer
     """Make a new server key and certificate from the CA. Raises SecretError where its key is not here."""
     if files.ca_key is None:
         raise SecretError(f"the CA of {files.certificate} is somebody else's. Ask them for a new certificate.")
+    with _one_at_a_time(files.ca.parent):
+        return _issue(files, names, days=days)
+
+
+def _issue(files: Files, names: Sequence[str], *, days: int) -> Certificate:
+    if files.ca_key is None:
+        raise SecretError(f"the key of the CA {files.ca} is not here")
     ca = x509.load_pem_x509_certificate(read_public(files.ca))
     signer: Any = serialization.load_pem_private_key(private.read(files.ca_key, "the CA's key"), None)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -188,6 +199,17 @@ def normal(name: str) -> str:
 def day(moment: datetime.datetime) -> str:
     """Return a moment as a person reads it in a message."""
     return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+@contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """Keep other processes from making certificates in a home: a key and its certificate are two files."""
+    descriptor = os.open(home, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _make_ca(files: Files, days: int) -> None:

@@ -69,13 +69,13 @@ class NodeGate(NodeAuthServerInterceptor):
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Refuse who is revoked, and what is malformed; then authenticate as Flower does."""
+        """Refuse who is revoked or forgotten, and what is malformed; then authenticate as Flower does."""
         if not handler_call_details.method.startswith("/flwr.proto.Fleet/"):
             return continuation(handler_call_details)
         try:
             key = get_metadata_bytes(handler_call_details.invocation_metadata, PUBLIC_KEY_HEADER)
-            if self._registry is not None and key and self._id_of(key) in self._registry.revoked():
-                return _unary_unary_rpc_terminator(enrolment.REVOKED)
+            if self._registry is not None and key and (why := _shut_out(self._registry, self._id_of(key))):
+                return _unary_unary_rpc_terminator(why)
             return super().intercept_service(continuation, handler_call_details)
         except (ParterreError, ValueError, TypeError, AttributeError) as error:  # of what a stranger sent
             log.info("malformed authentication metadata: %s", type(error).__name__)
@@ -160,10 +160,10 @@ class Keeper:
         while True:
             time.sleep(LOOK_SECONDS)
             try:
-                revoked = self.registry.revoked()
-                for client in revoked - expelled:
+                out = self.registry.revoked() | self.registry.forgotten()
+                for client in out - expelled:
                     self.expel(client)
-                expelled = revoked
+                expelled = out
                 if time.monotonic() - noted > NOTE_SECONDS:
                     noted = time.monotonic()
                     self.registry.note_seen(self.seen.taken())
@@ -171,13 +171,25 @@ class Keeper:
                 log.exception("the keeper failed; it goes on")
 
     def expel(self, client: str) -> None:
-        """Make Flower forget a client that was revoked, and end its connection."""
+        """End the connection of a client that is out. Flower forgets one that was revoked; of one that was forgotten,
+        which may come back by a token, it keeps the node.
+        """
         state = self.state_factory.state()
-        found = self.registry.client(client)
-        node_id = state.get_node_id_by_public_key(found.public_key) if found else None
-        if node_id is not None:
+        why, key = _shut_out(self.registry, client), self.registry.public_key(client)
+        node_id = state.get_node_id_by_public_key(key) if key else None
+        if node_id is not None and why == enrolment.REVOKED:
             state.delete_node(NOOP_FLWR_AID, node_id)
-        self.sessions.expel(client)
+        elif node_id is not None and why:
+            state.deactivate_node(node_id)
+        if why:
+            self.sessions.expel(client, why)
+
+
+def _shut_out(registry: Registry, client: str) -> str:
+    """Return what a client that is out is told; "" for one that may come."""
+    if client in registry.revoked():
+        return enrolment.REVOKED
+    return enrolment.UNKNOWN if client in registry.forgotten() else ""
 
 
 def install(access: Access) -> None:

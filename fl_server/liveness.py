@@ -17,8 +17,6 @@ from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkStat
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.utils import uint64_to_int64
 
-from fl_common.enrolment import REVOKED
-
 log = logging.getLogger(__name__)
 
 PATIENCE = 2  # Flower counts a node out after so many intervals without a heartbeat
@@ -121,12 +119,12 @@ class Sessions:
         if timer is not None:
             timer.cancel()
 
-    def expel(self, client: str) -> None:
-        """End a client's open connection."""
+    def expel(self, client: str, why: str) -> None:
+        """End a client's open connection, and say why."""
         with self._lock:
             close = self._open.pop(client, None)
         if close is not None:
-            close(grpc.StatusCode.UNAUTHENTICATED, REVOKED)
+            close(grpc.StatusCode.UNAUTHENTICATED, why)
 
     def close_all(self) -> None:
         """End every open connection, for the server stops: nobody counts as lost for that."""

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS token (
     id TEXT PRIMARY KEY, digest BLOB NOT NULL, labels TEXT NOT NULL, uses INTEGER NOT NULL,
     used INTEGER NOT NULL DEFAULT 0, made REAL NOT NULL, expires REAL NOT NULL, revoked REAL
 );
+CREATE TABLE IF NOT EXISTS forgotten (id TEXT PRIMARY KEY, public_key BLOB NOT NULL, moment REAL NOT NULL);
 """
 NOT_VALID = "the enrolment token is not valid here"  # one answer for unknown, wrong and revoked: no oracle
 
@@ -77,7 +78,7 @@ class Registry:
     def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._revoked: tuple[int, frozenset[str]] | None = None
+        self._out: tuple[int, frozenset[str], frozenset[str]] | None = None  # revoked, forgotten
         try:
             (home / FILE).touch(mode=0o600)
             self._db = sqlite3.connect(home / FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -119,6 +120,12 @@ class Registry:
             changed = db.execute("UPDATE token SET revoked = ? WHERE id = ?", (self._clock(), identity)).rowcount
         if not changed:
             raise StoreError(f"there is no token {identity!r}. See `fl enroll list`.")
+
+    def knows(self, token: Token) -> bool:
+        """Say whether a token was made here, good or not: only who was given it can show it. Changes nothing."""
+        with self._lock:
+            row = self._db.execute("SELECT digest FROM token WHERE id = ?", (token.identity,)).fetchone()
+        return hmac.compare_digest(row["digest"] if row else bytes(len(token.digest)), token.digest)
 
     def admit(self, token: Token, public_key: bytes) -> Client:
         """Enrol the holder of a key by a token, and count a use of it. A key that is enrolled already counts none.
@@ -176,6 +183,28 @@ class Registry:
         with self._change() as db:
             db.execute("UPDATE client SET revoked = ? WHERE id = ? AND revoked IS NULL", (self._clock(), identity))
 
+    def forget(self, identity: str) -> None:
+        """Drop a client, as if it had never been let in: its key needs a token again. Raises StoreError where revoked.
+
+        What is left of it is the note that shuts out its node, which Flower does not forget.
+        """
+        with self._change() as db:
+            client = _client(db, identity)
+            if client is None:
+                return
+            if client.revoked is not None:
+                raise StoreError(f"client {identity} was revoked: its entry is what keeps its key out, so it stays")
+            row = (identity, client.public_key, self._clock())
+            db.execute("INSERT OR REPLACE INTO forgotten (id, public_key, moment) VALUES (?, ?, ?)", row)
+            db.execute("DELETE FROM client WHERE id = ?", (identity,))
+
+    def public_key(self, identity: str) -> bytes | None:
+        """Return the public key of a client that was ever let in, forgotten ones included."""
+        query = "SELECT public_key FROM client WHERE id = ? UNION SELECT public_key FROM forgotten WHERE id = ?"
+        with self._lock:
+            row = self._db.execute(query, (identity, identity)).fetchone()
+        return bytes(row["public_key"]) if row else None
+
     def settle(self, identity: str, node: int) -> None:
         """Note the node id that Flower has given a client."""
         with self._change() as db:
@@ -188,13 +217,22 @@ class Registry:
             db.executemany("UPDATE client SET seen = ? WHERE id = ?", rows)
 
     def revoked(self) -> frozenset[str]:
-        """Return the ids of those shut out. Cheap: read again only when another connection has written."""
+        """Return the ids of those shut out for good. As cheap as `forgotten`."""
+        return self._shut_out()[1]
+
+    def forgotten(self) -> frozenset[str]:
+        """Return the ids of those that were dropped and have not enrolled again."""
+        return self._shut_out()[2]
+
+    def _shut_out(self) -> tuple[int, frozenset[str], frozenset[str]]:
+        """Return both. They are read again only when another connection has written."""
         with self._lock:
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
-            if self._revoked is None or self._revoked[0] != version:
-                rows = self._db.execute("SELECT id FROM client WHERE revoked IS NOT NULL").fetchall()
-                self._revoked = (version, frozenset(row["id"] for row in rows))
-            return self._revoked[1]
+            if self._out is None or self._out[0] != version:
+                revoked = self._db.execute("SELECT id FROM client WHERE revoked IS NOT NULL").fetchall()
+                forgotten = self._db.execute("SELECT id FROM forgotten").fetchall()
+                self._out = (version, *(frozenset(row["id"] for row in rows) for rows in (revoked, forgotten)))
+            return self._out
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -210,7 +248,7 @@ class Registry:
                     raise StoreError(f"the registry of clients cannot be changed: {error}") from None
                 raise
             finally:
-                self._revoked = None
+                self._out = None
 
 
 def labels(home: Path) -> Mapping[int, Labels]:
@@ -247,6 +285,7 @@ def parse_labels(assignments: list[str] | None) -> dict[str, str]:
 
 
 def _insert(db: sqlite3.Connection, identity: str, public_key: bytes, labels_: str, token: str, now: float) -> Client:
+    db.execute("DELETE FROM forgotten WHERE id = ?", (identity,))
     db.execute(
         "INSERT INTO client (id, public_key, labels, token, since) VALUES (?, ?, ?, ?, ?)",
         (identity, public_key, labels_, token, now),

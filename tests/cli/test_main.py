@@ -13,8 +13,10 @@ import fl_common
 import strategies
 from fl_cli import options
 from fl_cli.main import COMMANDS, main, register, wanted
+from fl_cli.server import LOCK
 from fl_common.settings import Settings
 from fl_server.runs import Run, listing
+from fl_server.tenancy import alone
 
 QUICK = {"FLWR_TELEMETRY_ENABLED": "0"}
 
@@ -134,6 +136,16 @@ def test_bad_input_is_one_line_that_names_it(fl_here, directory, what):
     assert "Traceback" not in out
     assert sorted(path.name for path in directory.iterdir() if path.name != "runs") == ["file", "old"]
     assert listing(directory / "runs") == []  # found before a run began
+
+
+def test_a_second_server_on_a_store_is_refused_before_it_makes_a_certificate_or_a_credential(fl_here, tmp_path):
+    home = options.home_of(tmp_path / "store")
+    home.mkdir(parents=True)
+    with alone(home / LOCK, "the store"):
+        code, _, err = fl_here(("server", "--store", str(tmp_path / "store")))
+        assert [path.name for path in home.iterdir()] == [LOCK]
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"is in use by another server (process {os.getpid()})" in err
 
 
 @pytest.mark.parametrize("what", MISUSED)

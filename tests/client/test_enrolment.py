@@ -1,23 +1,21 @@
 """Who gets in, against a real SuperLink with TLS on: enrolment, revocation, coming back, and all that is refused."""
 
-import contextlib
 import datetime
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from driven import Server, until
+from driven import Server, grid_for_a_module, server_for_a_module, serving, until
 from flwr.app import Message, RecordDict
 
 from fl_client.connection import Connection
 from fl_client.enrolment import diagnose, enrol, fetch_authority, signed
-from fl_client.node import Node
 from fl_common import enrolment, keys
 from fl_common.errors import AccessError, NetworkError, UnknownClient
 from fl_common.tokens import Token
 from fl_server import access, certificates
 from fl_server.control import Control
+from fl_server.enrolment import MOST_FAILURES
 from fl_server.registry import Registry
 from fl_server.streaming import Stream
 
@@ -51,42 +49,8 @@ def client_of(key):
     return keys.client_id(keys.public_pem(key.public_key()))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Secure(tmp_path_factory.mktemp("superlink"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def grid(server):
-    grid = server.grid()
-    yield grid
-    grid.close()
-
-
-@contextlib.contextmanager
-def serving(server, key, app):
-    """A node in a thread of this process. Yields the list of what ended it, and its stop."""
-    stop, ended = threading.Event(), []
-
-    def run():
-        try:
-            Node(app, lambda: server.connection(key), node_config={}, stop=stop).serve()
-        except AccessError as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield ended
-    finally:
-        stop.set()
-        thread.join(30)
-        assert not thread.is_alive()
+server = server_for_a_module(Secure)
+grid = grid_for_a_module()
 
 
 def echo(message, context):
@@ -114,7 +78,7 @@ def test_a_client_that_has_only_an_address_and_a_token_gets_in_and_trains(server
     authority = fetch_authority(server.fleet, token.fingerprint)
     assert authority == server.authority
     assert enrol(server.fleet, token, key, authority) == client_of(key)
-    with serving(server, key, echo):
+    with serving(lambda: server.connection(key), echo):
         node = until(lambda: server.node_of(key))
         until(lambda: node in grid.get_node_ids())
         assert ask(grid, node)[node].has_content()
@@ -285,7 +249,7 @@ def test_calls_with_malformed_signatures_are_refused_and_the_server_lives_on(ser
 
 def test_who_is_revoked_is_cut_off_at_once_and_for_good(server, grid):
     key = server.enrolled()
-    with serving(server, key, echo) as ended:
+    with serving(lambda: server.connection(key), echo) as ended:
         node = until(lambda: server.node_of(key))
         until(lambda: node in grid.get_node_ids())
         server.registry.revoke(client_of(key))
@@ -332,7 +296,7 @@ def test_who_comes_back_without_a_goodbye_takes_its_place_at_once_with_its_messa
 
 def test_an_older_process_under_the_same_key_ends_and_says_why(server):
     key = server.enrolled()
-    with serving(server, key, echo) as ended:
+    with serving(lambda: server.connection(key), echo) as ended:
         until(lambda: server.node_of(key))
         with server.connection(key) as newer:
             until(lambda: newer.join())
@@ -374,6 +338,24 @@ def test_a_client_keeps_its_node_id_over_restarts_of_the_server_and_the_loss_of_
         server.start()
         until(lambda: joined(connection))  # enrolled it still is, though Flower has forgotten its node
         assert server.node_of(key) == connection.node_id != node
+        connection.leave()
+
+
+def test_who_is_forgotten_is_out_until_it_enrols_anew(server, grid):
+    key = server.enrolled(site="berlin")
+    with serving(lambda: server.connection(key), echo) as ended:
+        node = until(lambda: server.node_of(key))
+        until(lambda: node in grid.get_node_ids())
+        server.registry.forget(client_of(key))
+        until(lambda: ended)
+        until(lambda: node not in grid.get_node_ids())
+    assert "does not know this client's key" in str(ended[0])
+    with server.connection(key) as connection, pytest.raises(UnknownClient):
+        connection.join()
+    enrol(server.fleet, server.token(site="bonn"), key, server.authority)
+    with server.connection(key) as connection:
+        assert connection.join() == node
+        assert server.registry.client(client_of(key)).labels == {"site": "bonn"}
         connection.leave()
 
 
@@ -439,12 +421,13 @@ def test_a_renewed_certificate_is_used_without_a_restart(server):
 # Too often
 
 
-def test_too_many_failed_enrolments_from_one_address_are_not_looked_at(server):
-    from fl_server.enrolment import MOST_FAILURES
-
-    token, refused = server.token(), set()
-    for _ in range(MOST_FAILURES + 2):
-        refused.add(forge(server.fleet, b"{}", server.authority)[0])
-    assert grpc.StatusCode.RESOURCE_EXHAUSTED in refused
+def test_a_stranger_who_fails_too_often_is_not_looked_at_and_keeps_no_one_else_out(server):
+    strangers = Token.new(server.token().fingerprint)
+    refused = [forge(server.fleet, b"{}", server.authority)[0] for _ in range(MOST_FAILURES)]
+    assert set(refused) <= {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert forge(server.fleet, b"{}", server.authority)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     with pytest.raises(AccessError, match="wait a minute"):
-        enrol(server.fleet, token, keys.generate(), server.authority)
+        enrol(server.fleet, strangers, keys.generate(), server.authority)
+    assert enrol(server.fleet, server.token(), keys.generate(), server.authority)  # from the same address
+    with pytest.raises(AccessError, match="expired"):  # and who has a token is told what is wrong with it
+        enrol(server.fleet, server.token(seconds=0.001), keys.generate(), server.authority)

@@ -2,18 +2,17 @@
 
 import random
 import threading
-from contextlib import contextmanager
 
 import grpc
 import numpy as np
 import pytest
-from driven import Server, until
+from driven import Server, grid_for_a_module, server_for_a_module, serving, until
 from flwr.app import Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_client.connection import Connection
-from fl_client.node import Node, Pace, back_off
+from fl_client.node import Pace, back_off
 from fl_common.arrays import decode, encode
 from fl_server.streaming import Stream
 
@@ -53,37 +52,14 @@ def test_two_nodes_do_not_come_back_at_the_same_time():
     assert len(waits) == 20
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("superlink"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+server = server_for_a_module(Server)
+grid = grid_for_a_module()
 
 
-@pytest.fixture(scope="module")
-def grid(server):
-    grid = server.grid()
-    yield grid
-    grid.close()
-
-
-@contextmanager
-def serving(server, app, **options):
-    """A node in a thread of this process, stopped at the end."""
-    stop = threading.Event()
-    options = {"node_config": {}, "stop": stop} | options
-    node = Node(app, lambda: Connection(server.addresses.fleet), **options)
-    thread = threading.Thread(target=node.serve, daemon=True)
-    thread.start()
-    try:
-        yield options["stop"]
-    finally:
-        options["stop"].set()
-        thread.join(20)
-        assert not thread.is_alive()
+@pytest.fixture
+def served(server):
+    """What has an app served by a node of its own."""
+    return lambda app, **options: serving(lambda: Connection(server.addresses.fleet), app, **options)
 
 
 def echo(message, context):
@@ -99,9 +75,9 @@ def ask(grid, *to, content=None, deadline=20.0):
     return {answer.node: answer.reply for answer in Stream(grid, messages, deadline=deadline)}
 
 
-def test_a_node_joins_answers_and_says_goodbye(server, grid):
+def test_a_node_joins_answers_and_says_goodbye(served, grid):
     arrays = {"w": np.arange(300_000, dtype=np.float32), "n": np.array(3)}
-    with serving(server, echo):
+    with served(echo):
         (node,) = nodes(grid)
         reply = ask(grid, node, content=RecordDict({"arrays": encode(arrays)}))[node]
         back = {name: decode(array) for name, array in reply.content["arrays"].items()}
@@ -109,14 +85,14 @@ def test_a_node_joins_answers_and_says_goodbye(server, grid):
     assert list(grid.get_node_ids()) == []  # at once: it did not wait for its heartbeats to stop
 
 
-def test_the_app_is_told_the_nodes_own_configuration_and_keeps_its_state_within_a_run(server, grid):
+def test_the_app_is_told_the_nodes_own_configuration_and_keeps_its_state_within_a_run(served, grid):
     contexts = []
 
     def app(message, context):
         contexts.append(context)
         return echo(message, context)
 
-    with serving(server, app, node_config={"task": "digits", "resident": True}):
+    with served(app, node_config={"task": "digits", "resident": True}):
         (node,) = nodes(grid)
         ask(grid, node)
         ask(grid, node)
@@ -126,13 +102,13 @@ def test_the_app_is_told_the_nodes_own_configuration_and_keeps_its_state_within_
 
 
 @pytest.mark.parametrize("error", [ValueError("no such digit"), KeyError("x"), SystemExit("the user's code left")])
-def test_an_exception_becomes_an_error_reply_and_the_node_lives_on(server, grid, error):
+def test_an_exception_becomes_an_error_reply_and_the_node_lives_on(served, grid, error):
     def app(message, context):
         if "fail" in message.content:
             raise error
         return echo(message, context)
 
-    with serving(server, app):
+    with served(app):
         (node,) = nodes(grid)
         reply = ask(grid, node, content=RecordDict({"fail": encode({})}))[node]
         assert reply.has_error()
@@ -141,16 +117,16 @@ def test_an_exception_becomes_an_error_reply_and_the_node_lives_on(server, grid,
         assert ask(grid, node)[node].has_content()
 
 
-def test_a_long_error_is_cut(server, grid):
+def test_a_long_error_is_cut(served, grid):
     def app(message, context):
         raise RuntimeError("x" * 100_000)
 
-    with serving(server, app):
+    with served(app):
         (node,) = nodes(grid)
         assert 1000 < len(ask(grid, node)[node].error.reason) <= 2000
 
 
-def test_a_node_that_is_told_to_stop_finishes_the_message_in_hand(server, grid):
+def test_a_node_that_is_told_to_stop_finishes_the_message_in_hand(served, grid):
     stop, at_work = threading.Event(), threading.Event()
 
     def app(message, context):
@@ -158,14 +134,14 @@ def test_a_node_that_is_told_to_stop_finishes_the_message_in_hand(server, grid):
         assert stop.wait(20)
         return echo(message, context)
 
-    with serving(server, app, stop=stop):
+    with served(app, stop=stop):
         (node,) = nodes(grid)
         threading.Thread(target=lambda: at_work.wait(20) and stop.set(), daemon=True).start()
         assert ask(grid, node)[node].has_content()
 
 
-def test_two_nodes_serve_side_by_side(server, grid):
-    with serving(server, echo), serving(server, echo):
+def test_two_nodes_serve_side_by_side(served, grid):
+    with served(echo), served(echo):
         both = nodes(grid, 2)
         replies = ask(grid, *both)
         assert {reply.metadata.src_node_id for reply in replies.values()} == set(both)
@@ -183,8 +159,8 @@ def test_joining_again_changes_nothing_and_who_has_left_is_known_no_more(server,
         assert list(grid.get_node_ids()) == []
 
 
-def test_a_node_comes_back_when_the_server_fell_and_was_started_again(server, grid):
-    with serving(server, echo, rng=random.Random(1)):
+def test_a_node_comes_back_when_the_server_fell_and_was_started_again(served, server, grid):
+    with served(echo, rng=random.Random(1)):
         (node,) = nodes(grid)
         assert ask(grid, node)[node].has_content()
         server.kill()
@@ -194,8 +170,8 @@ def test_a_node_comes_back_when_the_server_fell_and_was_started_again(server, gr
     assert list(grid.get_node_ids()) == []
 
 
-def test_a_node_comes_back_to_a_server_that_has_forgotten_everything(server, grid):
-    with serving(server, echo, rng=random.Random(2)):
+def test_a_node_comes_back_to_a_server_that_has_forgotten_everything(served, server, grid):
+    with served(echo, rng=random.Random(2)):
         nodes(grid)
         server.kill()
         server.forget()

@@ -1,15 +1,22 @@
 """A real SuperLink in a child process whose runs are driven by the test itself, as a ServerApp would drive them."""
 
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import pytest
 from flwr.common.serde import run_from_proto
 from flwr.proto.appio_pb2 import PullTaskInputRequest
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_grpc
 from flwr.superlink.grid import GrpcGrid
 
+from fl_client.connection import Connection
+from fl_client.node import App, Node
+from fl_common.errors import AccessError
 from fl_common.nursery import Nursery
 from fl_common.settings import Settings
 from fl_server import access
@@ -83,6 +90,57 @@ class Server:
     def _give_up(self) -> None:
         if self._alive is not None and self._alive.is_running:
             self._alive.stop()
+
+
+def server_for_a_module(make: Callable[[Path], Server]) -> Any:
+    """A fixture: one server for all tests of a file."""
+
+    @pytest.fixture(scope="module", name="server")
+    def fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+        server = make(tmp_path_factory.mktemp("superlink"))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+    return fixture
+
+
+def grid_for_a_module(settings: Settings | None = None) -> Any:
+    """A fixture: the Grid of one run on that server."""
+
+    @pytest.fixture(scope="module", name="grid")
+    def fixture(server: Server) -> Iterator[GrpcGrid]:
+        grid = server.grid(settings)
+        yield grid
+        grid.close()
+
+    return fixture
+
+
+@contextmanager
+def serving(
+    connect: Callable[[], Connection], app: App, *, stop: threading.Event | None = None, **options: Any
+) -> Iterator[list[AccessError]]:
+    """A node in a thread of this process, stopped at the end. Yields the list of what ended it before."""
+    stop, ended = stop or threading.Event(), []
+    node = Node(app, connect, stop=stop, **{"node_config": {}} | options)
+
+    def run() -> None:
+        try:
+            node.serve()
+        except AccessError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def until(condition, seconds: float = PATIENCE):

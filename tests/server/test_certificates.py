@@ -3,8 +3,11 @@
 import datetime
 import ssl
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cryptography import x509
 
 from fl_common.errors import SecretError
 from fl_server import access, certificates
@@ -132,6 +135,21 @@ def test_a_server_for_all_is_called_by_this_machines_names():
     assert access.own_names("127.0.0.1") == []
     assert access.own_names("192.0.2.9") == ["192.0.2.9"]
     assert all(certificates.normal(name) for name in access.own_names("0.0.0.0"))
+
+
+def test_several_at_once_make_one_ca_and_a_key_and_certificate_that_go_together(tmp_path):
+    start = threading.Barrier(8)
+
+    def make(_):
+        start.wait()
+        return made(tmp_path).fingerprint
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(make, range(8)))) == 1
+    files = Files.inside(tmp_path)
+    certificates.check(files)
+    ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
+    x509.load_pem_x509_certificate(files.certificate.read_bytes()).verify_directly_issued_by(ca)
 
 
 def test_python_takes_the_pair(tmp_path):

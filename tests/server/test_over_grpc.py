@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driven import PATIENCE, Server, until
+from driven import PATIENCE, Server, grid_for_a_module, server_for_a_module, serving, until
 from flwr.app import Message, MetricRecord, RecordDict
 from small_rounds import events, run
 
 from fl_client.connection import Connection
-from fl_client.node import Node
 from fl_common import wire
 from fl_common.arrays import decode, encode
 from fl_common.settings import Settings
@@ -24,21 +23,8 @@ from fl_common.settings import Settings
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("superlink"), lost_after_seconds=4.0)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def grid(server):
-    grid = server.grid(Settings(max_reply_mb=6))
-    yield grid
-    grid.close()
+server = server_for_a_module(lambda directory: Server(directory, lost_after_seconds=4.0))
+grid = grid_for_a_module(Settings(max_reply_mb=6))
 
 
 class Telling(Connection):
@@ -53,18 +39,9 @@ class Telling(Connection):
         self._told.set()
 
 
-@contextmanager
 def client(server, app, sent=None):
     """A node in a thread of this process, stopped at the end."""
-    stop, sent = threading.Event(), sent or threading.Event()
-    node = Node(app, lambda: Telling(server.addresses.fleet, sent), node_config={}, stop=stop)
-    thread = threading.Thread(target=node.serve, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(20)
+    return serving(lambda: Telling(server.addresses.fleet, sent or threading.Event()), app)
 
 
 @contextmanager

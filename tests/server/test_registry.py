@@ -114,6 +114,38 @@ def test_who_is_revoked_stays_out_whatever_token_it_shows(registry):
             again()
 
 
+def test_who_is_forgotten_needs_a_token_again_and_is_a_new_client_then(registry, clock):
+    first, second, key = token_of(registry, site="berlin"), token_of(registry, site="bonn"), public()
+    client = registry.admit(first, key)
+    registry.forget(client.identity)
+    assert (registry.clients(), registry.forgotten()) == ([], {client.identity})
+    assert registry.public_key(client.identity) == key
+    with pytest.raises(AccessError, match="used up"):
+        registry.admit(first, key)
+    clock.now += 5
+    again = registry.admit(second, key)
+    assert (again.labels, again.since) == ({"site": "bonn"}, clock.now)
+    assert registry.forgotten() == frozenset()
+    registry.forget("nobody")
+
+
+def test_who_is_revoked_cannot_be_forgotten(registry):
+    client = registry.add_key(public(), {})
+    registry.revoke(client.identity)
+    with pytest.raises(StoreError, match="what keeps its key out"):
+        registry.forget(client.identity)
+    assert registry.revoked() == {client.identity}
+
+
+def test_whether_a_token_was_made_here_is_known_of_good_and_bad_ones(registry, clock):
+    token = token_of(registry, seconds=1.0)
+    assert registry.knows(token)
+    clock.now += 2
+    assert registry.knows(token)
+    assert not registry.knows(Token(token.identity, bytes(32), FINGERPRINT))
+    assert not registry.knows(Token.new(FINGERPRINT))
+
+
 def test_a_revocation_by_another_process_is_seen_at_once(registry, tmp_path):
     client = registry.add_key(public(), {})
     assert registry.revoked() == frozenset()
