@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.chaos.ledger import Ledger, digest
 from tests.integration.conftest import events
 
 ENDING_SECONDS = 30.0
+GROWTH = 1.10
 
 
 def rounds_are_there_once_and_in_order(run: Path, rounds: int) -> None:
@@ -43,6 +45,11 @@ def weights_are_the_mean_of_what_was_accepted(run: Path, folder: Path, rounds: i
             np.testing.assert_allclose(array, mean, rtol=0, atol=1e-6, err_msg=f"round {number}, {name}")
         before = digest(arrays)
     return count
+
+
+def memory_is_level(early: Mapping[str, int], late: Mapping[str, int]) -> None:
+    """The server's processes hold at most a tenth more than they did."""
+    assert sum(late.values()) <= GROWTH * sum(early.values()), (early, late)
 
 
 def clocks_were_really_off(clients: set[int], directory: Path) -> None:

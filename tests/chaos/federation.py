@@ -16,6 +16,7 @@ from fl_common.nursery import Nursery
 from fl_server.superlink import free_ports
 from tests.chaos.ledger import FOLDER
 from tests.chaos.member import ORDERS, REASONS, member
+from tests.chaos.memory import of_tree
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import CLIENTS, ROUNDS
 from tests.integration.conftest import FL, descendants, environment, events, fl
@@ -23,6 +24,7 @@ from tests.integration.conftest import FL, descendants, environment, events, fl
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
 LOOK_SECONDS = 0.5
+CHILDREN = ("superlink", "serverapp")  # of the server, by the logs that they write
 PRELOAD = ("fl_client.process", "fl_client.app", "fl_client.node", "fl_common.tasks.digits", "tests.chaos.member")
 
 
@@ -45,6 +47,7 @@ class Federation:
         self.restarts = 0
         self._looked = 0.0
         self.seen: set[psutil.Process] = set()
+        self.course: dict[int, dict[str, int]] = {}  # the server's memory, by the round that was committed last
         self._token = ""
         self._environment = {
             FOLDER: str(self.ledger), "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT),
@@ -87,6 +90,8 @@ class Federation:
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             self.seen |= set(descendants(os.getpid()))
+            if hasattr(self, "run") and self.server.poll() is None:
+                self.course[self.committed()] = self.memory()
 
     def _release_liars(self) -> None:
         """A lie is told until it was recognised: the liar may have been killed, or late."""
@@ -158,25 +163,11 @@ class Federation:
                 continue
         return None
 
-    def memory(self) -> int:
-        """Return the bytes that the server and all its children use, each page counted once."""
-        processes = [psutil.Process(self.server.pid), *descendants(self.server.pid)]
-        total = 0
-        for each in processes:
-            try:
-                total += each.memory_full_info().pss
-            except psutil.Error:
-                continue
-        return total
-
-    def memory_by_process(self) -> dict[str, int]:
-        """Return the same by process, for the report."""
-        found = {"server": psutil.Process(self.server.pid).memory_full_info().pss}
-        for name in ("superlink", "serverapp"):
-            process = self.process(name)
-            if process is not None:
-                found[name] = process.memory_full_info().pss
-        return found
+    def memory(self) -> dict[str, int]:
+        """Return the bytes that the server and all its children hold, by what they are."""
+        names = {process.pid: name for name in CHILDREN if (process := self.process(name)) is not None}
+        names[self.server.pid] = "server"
+        return of_tree(self.server.pid, lambda process: names.get(process.pid, "helpers"))
 
 
 def settings(**values: Any) -> list[str]:
