@@ -17,7 +17,7 @@ from fl_server.cohort import Cohort
 from fl_server.leases import Leases
 from fl_server.ledger import Ledger
 from fl_server.limits import Limits
-from fl_server.pulling import TOO_LARGE
+from fl_server.pulling import REASONS
 from fl_server.streaming import Answer, Stream
 from strategies.replies import Reply, admit
 
@@ -139,8 +139,8 @@ class Phase:
             records = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
             size = sum(len(array.data) for record in records for array in record.values())
             self.bytes_up += size * max(1, len(members))  # what its clients would have sent
-        elif answer.lost or reply.error.code == TOO_LARGE:
-            raise RejectedReply("lost" if answer.lost else "size", reply.error.reason or LOST[1])
+        elif answer.lost or reply.error.code in REASONS:
+            raise RejectedReply(REASONS.get(reply.error.code, "lost"), reply.error.reason or LOST[1])
         admitted = admit(reply, self._signature, self._limits.examples * max(1, len(members)))
         for member in members:
             self._limits.check(Reply(admitted.node, member.examples, metrics=member.metrics), None)

@@ -33,8 +33,8 @@ from fl_server.clock import TimedGrid
 OBJECT_WAIT_SECONDS = 0.005
 STRAGGLING_SECONDS = 0.5  # a reply's head comes last; for what is then still missing others are not kept waiting longer
 SUPERLINK_ERRORS = (grpc.RpcError, RunNotRunningException)  # not a word about the run, but about the server around it
-UNAVAILABLE = 4  # Flower's ErrorCode.REPLY_MESSAGE_UNAVAILABLE
-TOO_LARGE = 901  # ours: Flower's codes are small
+TOO_LARGE, MALFORMED = 901, 902  # ours: Flower's codes are small
+REASONS = {TOO_LARGE: "size", MALFORMED: "malformed"}
 MB = 1_000_000
 WITHDRAWN = b"withdrawn"  # stands on a SuperLink of ours in the place of a reply that was too large (reception.py)
 TAKEN_BACK = "the reply was larger than max_reply_mb allows, and was dropped as it came"
@@ -197,11 +197,11 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, 
         try:
             message.content = wire.unpack(message.content)
         except RejectedReply as error:
-            return _error(grid, reply_to, str(error))
+            return _error(grid, reply_to, error.detail)
     return message
 
 
-def _error(grid: GrpcGrid, reply_to: str, reason: str, code: int = UNAVAILABLE) -> Message:
+def _error(grid: GrpcGrid, reply_to: str, reason: str, code: int = MALFORMED) -> Message:
     metadata = Metadata(
         run_id=grid.run.run_id,
         message_id="",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from driven import PATIENCE, Server, grid_for_a_module, server_for_a_module, serving, until
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from small_rounds import events, run
 
 from fl_client.connection import Connection
@@ -127,6 +127,19 @@ def test_a_reply_that_is_too_large_for_the_run_is_dropped_by_the_superlink_as_it
     assert [each["reason"] for each in told] == ["size"] * 3
     assert all("dropped as it came" in each["detail"] for each in told)
     assert (server.directory / "state.db").stat().st_size - before < 30_000_000
+
+
+def test_a_reply_that_cannot_be_taken_apart_is_malformed(server, grid, tmp_path):
+    def garbled(message, context):
+        arrays = ConfigRecord({wire.FIELD: b"\xcf" * 400})
+        content = RecordDict({"metrics": MetricRecord({"num-examples": 10}), f"arrays{wire.SUFFIX}": arrays})
+        return Message(content, reply_to=message)
+
+    with clients(server, grid, moving(), garbled):
+        state, made = run(tmp_path / "run", grid, rounds=1, min_clients=2)
+    assert state.arrays["w"].tolist() == [1.0] * 3
+    (event,) = events(made, "rejected")
+    assert (event["reason"], event["detail"][:37]) == ("malformed", "small arrays cannot be taken apart: U")
 
 
 @contextmanager
