@@ -1,14 +1,18 @@
 """`fl certs`: the server's CA and certificate: make them, show them."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fl_cli import options
-from fl_cli.server_options import names_of
+from fl_cli.server_options import Authority, Certificate, Key, names_of
 from fl_cli.table import print_json
+
+if TYPE_CHECKING:
+    from fl_server.certificates import Files
 
 certs = typer.Typer(help="The server's CA and certificate: make them, show them.", no_args_is_help=True)
 
@@ -26,19 +30,34 @@ def init(
     ] = None,
     days: Annotated[int, typer.Option(min=1, help="Lifetime of the server certificate.")] = 90,
     ca_days: Annotated[int, typer.Option(min=1, help="Lifetime of the CA, where it is made now.")] = 3650,
+    certificate: Certificate = None,
+    key: Key = None,
+    ca: Authority = None,
     store: options.Store = None,
 ) -> None:
-    """Make a CA, where the store has none, and a new server certificate. A running server takes it at once."""
-    from fl_server import certificates
+    """Make a CA, where the store has none, and a new server certificate. A running server takes it at once.
+
+    With --certificate, --key and --ca nothing is made: these are checked, and noted for the commands beside the server.
+    """
+    from fl_server import access, certificates
     from fl_server.access import own_names
     from fl_server.certificates import LOCAL_NAMES
 
     home = options.home_of(store)
+    if (own := access.given(certificate, key, ca)) is not None:
+        _tell(access.prepare(home, files=own).files, certificates.describe(own.certificate).names)
+        return
     names = names_of(name) or own_names("0.0.0.0")  # noqa: S104 - asks for this machine's names; nothing listens
     wanted = list(dict.fromkeys(map(certificates.normal, [*names, *LOCAL_NAMES])))
     files = certificates.init(home, wanted, days=days, ca_days=ca_days)
+    _tell(files, wanted)
+
+
+def _tell(files: "Files", names: Sequence[str]) -> None:
+    from fl_server import certificates
+
     typer.echo(f"CA           {files.ca}")
-    typer.echo(f"certificate  {files.certificate}, for {', '.join(wanted)}")
+    typer.echo(f"certificate  {files.certificate}, for {', '.join(names)}")
     typer.echo(f"             until {certificates.day(certificates.describe(files.certificate).ends)}")
 
 
