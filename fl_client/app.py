@@ -11,9 +11,9 @@ from fl_common.arrays import encode
 __all__ = ["Workplace", "app", "make_app"]
 
 
-def make_app(workplace: Workplace) -> ClientApp:
-    """Return a ClientApp that does its jobs at `workplace`. Exceptions leave it: the node replies with them."""
-    client = ClientApp()
+def make_app(workplace: Workplace, client: ClientApp | None = None) -> ClientApp:
+    """Return `client`, by default a new one, with jobs done at `workplace`. Exceptions leave it: the node replies."""
+    client = client or ClientApp()
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
@@ -34,4 +34,11 @@ def metrics_of(result: TrainResult | EvaluateResult) -> MetricRecord:
     return MetricRecord({"num-examples": result.examples, **result.metrics, "seconds": result.seconds})
 
 
-app = make_app(Workplace())
+class Named(ClientApp):
+    """A module's `app`, pickled as its name: a worker of Ray's imports it once, and keeps its models."""
+
+    def __reduce__(self) -> str:
+        return "app"
+
+
+app = make_app(Workplace(), Named())

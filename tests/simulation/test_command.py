@@ -12,7 +12,7 @@ import pytest
 
 from fl_common.errors import SettingsError
 from fl_server.runs import Run
-from fl_simulation.command import parsed, read_app
+from fl_simulation.manifest import parsed, read_app
 from tests.simulation.federation import final
 
 ROOT = Path(__file__).parents[2]

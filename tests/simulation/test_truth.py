@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.simulation.federation import TASKS, deployed, final, settings_of, simulated, ways
+from tests.simulation.pictures import folder_for
 
 RAGGED = str(TASKS / "ragged_task.py")
 UNEVEN = {"partitioning": "dirichlet", "alpha": 0.3, "batch_size": 16, "local_epochs": 2}
@@ -26,8 +27,7 @@ def agree(one, other) -> None:
     ],
 )
 def test_the_built_in_models_end_in_the_weights_of_the_deployed_client(tmp_path: Path, model: str, engines):
-    rounds = 2 if model == "cnn" else 3
-    settings = settings_of(6, model=model, rounds=rounds, fraction=0.67, **UNEVEN)
+    settings = settings_of(6, model=model, fraction=0.67, **UNEVEN)
     truth = deployed(tmp_path / "deployed", settings)
     for engine in engines:
         run = simulated(tmp_path / engine, settings.model_copy(update={"engine": engine}))
@@ -40,6 +40,33 @@ def test_the_built_in_models_end_in_the_weights_of_the_deployed_client(tmp_path:
                 assert ours[key] == pytest.approx(theirs[key], abs=1e-4)
             for key, quartiles in theirs["spread"].items():
                 assert ours["spread"][key] == pytest.approx(quartiles, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "engines"),
+    [
+        ("fashion_mnist", "", ("vectorized",)),
+        *(
+            pytest.param(task, model, engines, marks=pytest.mark.slow)
+            for task, model, engines in (
+                ("fashion_mnist", "2nn", ("loop", "keras")),
+                ("mnist", "", ("vectorized", "loop", "keras")),
+                ("mnist", "cnn", ("loop", "keras")),
+                ("cifar10", "mlp", ("vectorized", "keras")),
+                ("cifar10", "", ("loop", "keras")),
+            )
+        ),
+    ],
+)
+def test_the_built_in_tasks_end_in_the_weights_of_the_deployed_client(tmp_path: Path, task: str, model: str, engines):
+    data = folder_for(task, tmp_path / "data")
+    settings = settings_of(4, task=task, model=model, data_dir=data, **{**UNEVEN, "alpha": 1.0})
+    truth = deployed(tmp_path / "deployed", settings)
+    assert truth.rounds()[-1]["train_loss"] < truth.rounds()[0]["train_loss"]
+    for engine in engines:
+        run = simulated(tmp_path / engine, settings.model_copy(update={"engine": engine}))
+        agree(final(run), final(truth))
+        assert ways(run) == [engine]
 
 
 @pytest.mark.parametrize(

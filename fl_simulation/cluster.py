@@ -1,0 +1,121 @@
+"""`flower-simulation --backend ray`: Flower's own simulation, whose clients work in Ray's workers, on many machines.
+
+The cluster is that of RAY_ADDRESS, or the one that `ray start` began here, or one begun for this run alone.
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from fl_common import settings as settings_
+from fl_common.errors import NetworkError, SettingsError
+from fl_common.settings import Scalar
+from fl_simulation import population
+from fl_simulation.manifest import OURS, App, load
+
+ONE_CORE: Mapping[str, Any] = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}  # for a client while it works
+# What the workers' TensorFlow is to find, on every machine: that of a deployed client.
+WORKERS = {
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "KERAS_BACKEND": "tensorflow",
+    "FLWR_TELEMETRY_ENABLED": "0",
+}
+
+
+class Imported(ClientApp):
+    """A ClientApp that goes to a worker by its name, and is imported there once: what it keeps lasts from message to
+    message. Pickled whole, as Flower does it, our models would be traced again for each message.
+    """
+
+    def __init__(self, path: str, run_config: Mapping[str, Scalar]) -> None:
+        super().__init__()
+        self._path, self._run_config = path, dict(run_config)
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer as the app does, with the run config, which Flower's run_simulation does not pass on."""
+        app: ClientApp = load(self._path, ClientApp)
+        own = Context(context.run_id, context.node_id, context.node_config, context.state, dict(self._run_config))
+        try:
+            return app(message, own)
+        finally:
+            context.state = own.state
+
+
+def on_ray(app: App, nodes: int, *, verbose: bool) -> None:
+    """Run an app with so many nodes. Raises SettingsError or NetworkError before it begins, or what the server does."""
+    check_installed()
+    for key, value in WORKERS.items():
+        os.environ.setdefault(key, value)  # before Flower's simulation imports TensorFlow
+    config = _config(app, nodes)
+    client, server = Imported(app.clientapp, config), load(app.serverapp, ServerApp)
+    load(app.clientapp, ClientApp)
+    whole = ServerApp()
+
+    @whole.main()
+    def main(grid: Any, context: Context) -> None:
+        context.run_config = config
+        server(grid, context)
+
+    logging.getLogger("flwr").addFilter(_without_notice)
+    from flwr.simulation import run_simulation
+
+    _join()
+    try:
+        run_simulation(whole, client, nodes, backend_config=dict(ONE_CORE), verbose_logging=verbose)
+    finally:
+        _leave()
+
+
+def check_installed() -> None:
+    """Raise SettingsError where Ray is missing."""
+    if importlib.util.find_spec("ray") is None:
+        raise SettingsError(
+            "--backend ray is Flower's own simulation, which needs Ray; it is not installed. "
+            "Install it with: pip install 'parterre[ray]', or 'flwr[simulation]>=1.32.1,<1.33' for another app, "
+            "or use --backend batched"
+        )
+
+
+def _config(app: App, nodes: int) -> dict[str, Scalar]:
+    config = dict(app.config)
+    if app.clientapp != OURS:
+        return config
+    settings = settings_.parse(config | population.implied(config, nodes), source="the run config")
+    settings.check_deployable()  # Flower's grid obeys none of what only our simulation does
+    return population.fitting(settings, nodes, "--num-supernodes").run_config()
+
+
+def _join() -> None:
+    import ray
+
+    path = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
+    variables = {"PYTHONPATH": path, **{key: os.environ[key] for key in WORKERS}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of GPUs, which are left as they are
+        try:
+            ray.init(runtime_env={"env_vars": variables}, include_dashboard=False, logging_level="WARNING")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = os.environ.get("RAY_ADDRESS", "this machine")
+            raise NetworkError(f"no Ray cluster at {where}: {error}. Start one, or unset RAY_ADDRESS.") from error
+    if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes()):
+        raise NetworkError("the Ray cluster has no node with a CPU for a client. Start one: ray start --num-cpus=2 ...")
+
+
+def _leave() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def _without_notice(record: logging.LogRecord) -> bool:
+    """Leave out that run_simulation is deprecated: who runs the command cannot do anything about it."""
+    return "run_simulation" not in record.getMessage()
