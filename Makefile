@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RAY := build/ray-venv
 # pip's own index, where one is configured, is uv's too.
 UV = index=$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true); \
 	$${index:+env UV_DEFAULT_INDEX=$$index} env VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
@@ -16,7 +17,7 @@ SEEDS ?= 1 2 3 4 5
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-docker test-kubernetes check audit chaos bench bench-peers lock image-locks clean help
+.PHONY: demo test test-ray test-docker test-kubernetes check audit chaos bench bench-peers lock image-locks clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +32,9 @@ test: $(STAMP) ## run the fast tests
 
 test-docker: $(STAMP) ## build the images and run the tests that need a Docker engine
 	@$(BIN)/python -m pytest -n 0 -m docker tests/e2e $(PYTEST_ARGS)
+
+test-ray: $(RAY)/.installed ## Flower's simulation on Ray, on one machine and two nodes, in an environment of its own
+	@$(RAY)/bin/python -m pytest -n 0 -m ray tests/integration $(PYTEST_ARGS)
 
 test-kubernetes: $(STAMP) ## install the chart on the testbed's node, and tell its story; needs root
 	@$(BIN)/python -m pytest -n 0 -m kubernetes tests/e2e $(PYTEST_ARGS)
@@ -67,6 +71,13 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(UV) pip install --quiet --compile-bytecode -r requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+
+$(RAY)/.installed: $(STAMP)
+	@mkdir -p build
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(RAY)
+	@$(UV) pip install --quiet --python $(RAY)/bin/python --compile-bytecode -r requirements.lock
+	@$(UV) pip install --quiet --python $(RAY)/bin/python --compile-bytecode --no-build-isolation -c requirements.lock --editable '.[ray]'
+	@touch $@
 
 lock: ## resolve the lock again, for Python 3.11 to 3.13 at once, and the parts of it that go into each image
 	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements.lock

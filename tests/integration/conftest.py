@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,31 @@ def fl(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start a command in the background; what is left of it and its children at the end of the test is killed."""
+    with processes(tmp_path) as begin:
+        yield begin
+
+
+@contextmanager
+def processes(folder: Path) -> Iterator[Start]:
+    """Give a function that starts a command, whose output goes into `folder`; kill what is left at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*command: str, log: str = "", **more: str) -> "subprocess.Popen[str]":
-        out = (tmp_path / (log or f"process-{len(started)}.log")).open("w")
+        out = (folder / (log or f"process-{len(started)}.log")).open("w")
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, env=environment(**more))
         started.append(process)
         return process
 
-    yield begin
-    for process in started:
-        for each in [*descendants(process.pid), *([psutil.Process(process.pid)] if process.poll() is None else [])]:
-            try:
-                each.kill()
-            except psutil.NoSuchProcess:
-                continue
-        process.wait()
+    try:
+        yield begin
+    finally:
+        for process in started:
+            for each in [*descendants(process.pid), *([psutil.Process(process.pid)] if process.poll() is None else [])]:
+                try:
+                    each.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            process.wait()
 
 
 def descendants(pid: int) -> list[psutil.Process]:
