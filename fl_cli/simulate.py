@@ -13,7 +13,7 @@ from fl_cli.follow import RunFailed
 from fl_cli.up import absolute, short
 from fl_common.errors import ParterreError
 from fl_common.settings import Settings
-from fl_server.runs import Run, new_name
+from fl_server.runs import SETTINGS, Run, new_name
 from fl_simulation import population
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
             with Display.for_terminal(as_json=as_json) as display:
                 _serve(engine, settings, clients, run, Shown(display))
         except Stopped as stopped:
-            typer.echo(f"stopped; go on with: fl resume {short(Path(settings.out))}", err=True)
+            begun = (Path(settings.out) / SETTINGS).exists()
+            after = f"; go on with: fl resume {short(Path(settings.out))}" if begun else " before the run began"
+            typer.echo(f"stopped{after}", err=True)
             raise SystemExit(128 + stopped.number) from None
         except ParterreError:
             raise
@@ -96,7 +98,7 @@ def _serve(engine: "BatchedEngine", settings: Settings, clients: int, run: Run |
     from fl_simulation.hostile import with_hostile
 
     if settings.partitions:
-        engine.pool(settings.partitions)
+        engine.check(settings.partitions)
     peopled = with_hostile(engine, settings, clients, lambda event: engine.announce(event))
     writing = run or Run.create(Path(settings.out), settings)
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
 
 from fl_common import settings as settings_
 from fl_common.errors import ParterreError, SettingsError
@@ -21,7 +21,6 @@ from fl_server.observers.standard_output import StandardOutput
 from fl_simulation import population
 from fl_simulation.fast import TensorFlow
 from fl_simulation.fleet_grid import grid_of
-from fl_simulation.grid import Engine
 from fl_simulation.hostile import with_hostile
 from fl_simulation.manifest import OURS, App, load, read_app
 
@@ -49,27 +48,32 @@ def simulate(
 
 
 def _batched(app: App, nodes: int) -> None:
-    tensorflow = TensorFlow.imported()
-    config = dict(app.config)
-    engine: Engine
-    if app.clientapp == OURS:
-        from fl_simulation.engine import BatchedEngine
-
-        config |= population.implied(config, nodes)
-        settings = population.fitting(settings_.parse(config, source="the run config"), nodes, "--num-supernodes")
-        config = settings.run_config()
-        tensorflow.share_cores(settings)
-        batched = BatchedEngine(settings)
-        tensorflow.suit(batched.trainer.model)
-        engine = with_hostile(batched, settings, nodes, StandardOutput().on_event)
-        grid = grid_of(settings, nodes, engine, batched.sizes)
-    else:
-        from fl_simulation.clients import ClientAppEngine
-
-        engine = ClientAppEngine(load(app.clientapp, ClientApp), nodes, config)
-        grid = grid_of(_fleet_settings(config), nodes, engine)
+    grid, config = (_ours if app.clientapp == OURS else _foreign)(app, nodes)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     load(app.serverapp, ServerApp)(grid, context)
+
+
+def _ours(app: App, nodes: int) -> tuple[Grid, dict[str, settings_.Scalar]]:
+    config = dict(app.config) | population.implied(app.config, nodes)
+    settings = population.fitting(settings_.parse(config, source="the run config"), nodes, "--num-supernodes")
+    tensorflow = TensorFlow.imported()
+    tensorflow.share_cores(settings)
+    from fl_simulation.engine import BatchedEngine
+
+    batched = BatchedEngine(settings)
+    tensorflow.suit(batched.trainer.model)
+    batched.check(settings.partitions)
+    engine = with_hostile(batched, settings, nodes, StandardOutput().on_event)
+    return grid_of(settings, nodes, engine, batched.sizes), settings.run_config()
+
+
+def _foreign(app: App, nodes: int) -> tuple[Grid, dict[str, settings_.Scalar]]:
+    from fl_simulation.clients import ClientAppEngine
+
+    TensorFlow.imported()
+    config = dict(app.config)
+    engine = ClientAppEngine(load(app.clientapp, ClientApp), nodes, config)
+    return grid_of(_fleet_settings(config), nodes, engine), config
 
 
 def _fleet_settings(config: Mapping[str, settings_.Scalar]) -> settings_.Settings:

@@ -94,6 +94,13 @@ class BatchedEngine:
             self._pools[partitions] = mislabelled(pool, self.trainer.model, self.settings, partitions)
         return self._pools[partitions]
 
+    def check(self, partitions: int) -> None:
+        """Raise what would end a run in its first round: data that cannot be split so, or memory for no client."""
+        pool = self.pool(partitions)
+        if not pool.wrong([0]):
+            data, _ = pool.part([0], TRAIN)
+            clients_at_once(self.trainer.model, data, self.settings, together=True)
+
     def test(self) -> Callable[[Arrays], Mapping[str, float]] | None:
         """Return the evaluation on the task's test set; None where it has none."""
         if self.task.load_test is None:

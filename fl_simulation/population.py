@@ -34,6 +34,10 @@ def fitting(settings: Settings, clients: int, flag: str = "--clients") -> Settin
 
 def check(settings: Settings, clients: int, flag: str) -> None:
     """Raise SettingsError where a cohort cannot be drawn from so many clients."""
+    if settings.where:
+        raise SettingsError(
+            f"where={settings.where} asks for labels, which simulated clients do not have. Leave it out."
+        )
     for key in ("min_clients", "clients_per_round"):
         if (asked := getattr(settings, key)) > clients:
             raise SettingsError(

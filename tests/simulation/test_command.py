@@ -60,6 +60,9 @@ def test_a_simulated_run_leaves_what_a_deployed_one_leaves_and_resumes(tmp_path:
         (("--clients", "10", "--fraction", "0.01"), 2, "fraction=0.01 of 10 clients is none. Set it to at least 0.1"),
         (("--clients", "4", "--set", "model=cnn", "--set", "engine=vectorized"), 2, "layer conv_1 (Conv2D)"),
         (("--clients", "4", "--set", "engine=fastest"), 2, "engine: "),
+        (("--clients", "4", "--set", "memory_gb=1e-6"), 2, "memory_gb must be at least"),
+        (("--clients", "4", "--set", "min_clients=5"), 2, "min_clients must be at most partitions (4)"),
+        (("--clients", "4", "--set", "where=site=berlin"), 2, "labels, which simulated clients do not have"),
     ],
 )
 def test_what_cannot_be_simulated_is_said_in_one_line_and_leaves_no_run(tmp_path: Path, arguments, code, words):
@@ -141,9 +144,12 @@ def test_a_folder_that_is_no_app_is_refused(tmp_path: Path):
         ("clients_per_round=5", "clients_per_round must be at most --num-supernodes (3); got 5"),
         ("fraction=0.1", "fraction=0.1 of 3 clients is none"),
         ("rounds=none", "rounds: "),
+        pytest.param("memory_gb=1e-6", "memory_gb must be at least", marks=pytest.mark.slow),
+        pytest.param("partitions=2000", "1438 examples cannot be split into 2000 partitions", marks=pytest.mark.slow),
+        pytest.param("engine=vectorized model=cnn", "layer conv_1 (Conv2D)", marks=pytest.mark.slow),
     ],
 )
-def test_flower_simulation_refuses_cohorts_that_cannot_be_drawn_in_one_line(tmp_path: Path, config: str, words: str):
+def test_flower_simulation_refuses_what_cannot_be_simulated_in_one_line(tmp_path: Path, config: str, words: str):
     out = tmp_path / "run"
     done = command(
         "fl_simulation.command", "--app", str(ROOT), "--num-supernodes", "3", "--run-config", f"{config} out='{out}'"
