@@ -6,11 +6,13 @@ The cluster is that of RAY_ADDRESS, or the one that `ray start` began here, or o
 import importlib.util
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import typer
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -29,6 +31,8 @@ WORKERS = {
     "KERAS_BACKEND": "tensorflow",
     "FLWR_TELEMETRY_ENABLED": "0",
 }
+REACH_SECONDS = 10.0
+INTERRUPTED = 130
 
 
 class Imported(ClientApp):
@@ -71,6 +75,10 @@ def on_ray(app: App, nodes: int, *, verbose: bool) -> None:
     _join()
     try:
         run_simulation(whole, client, nodes, backend_config=dict(ONE_CORE), verbose_logging=verbose)
+    except KeyboardInterrupt:
+        _leave()
+        typer.echo("stopped", err=True)
+        os._exit(INTERRUPTED)  # Flower's thread with the server would wait for replies that nobody makes any more
     finally:
         _leave()
 
@@ -97,6 +105,7 @@ def _config(app: App, nodes: int) -> dict[str, Scalar]:
 def _join() -> None:
     import ray
 
+    _reach(os.environ.get("RAY_ADDRESS", ""))
     path = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": path, **{key: os.environ[key] for key in WORKERS}}
     with warnings.catch_warnings():
@@ -104,10 +113,22 @@ def _join() -> None:
         try:
             ray.init(runtime_env={"env_vars": variables}, include_dashboard=False, logging_level="WARNING")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            where = os.environ.get("RAY_ADDRESS", "this machine")
-            raise NetworkError(f"no Ray cluster at {where}: {error}. Start one, or unset RAY_ADDRESS.") from error
+            raise NetworkError(f"Ray could not be begun or joined: {error}") from error
     if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes()):
         raise NetworkError("the Ray cluster has no node with a CPU for a client. Start one: ray start --num-cpus=2 ...")
+
+
+def _reach(address: str) -> None:
+    """Raise NetworkError where nobody listens at HOST:PORT; Ray would end this process."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise NetworkError(
+            f"no Ray cluster at {address}: {error}. Start one with `ray start --head`, or unset RAY_ADDRESS."
+        ) from None
 
 
 def _leave() -> None:

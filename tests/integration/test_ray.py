@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import textwrap
@@ -16,7 +17,7 @@ import pytest
 
 from fl_server.runs import Run
 from fl_server.superlink import free_ports
-from tests.integration.conftest import Start, environment, processes, until
+from tests.integration.conftest import Start, descendants, environment, events, gone, processes, stop, until
 from tests.integration.test_flower_tools import BIN, ROOT, flwr
 
 pytestmark = [
@@ -64,11 +65,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     shutil.rmtree(short, ignore_errors=True)
 
 
-def simulate(app: Path, nodes: int, config: str, address: str, **more: str) -> "subprocess.CompletedProcess[str]":
+def simulate(app: Path, nodes: int, config: str, address: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [str(BIN / "flower-simulation"), "--app", str(app), "--num-supernodes", str(nodes), "--backend", "ray",
          "--run-config", config],
-        capture_output=True, text=True, timeout=400, check=False, env=environment(RAY_ADDRESS=address, **CALM, **more),
+        capture_output=True, text=True, timeout=400, check=False, env=environment(RAY_ADDRESS=address, **CALM),
     )  # fmt: skip
 
 
@@ -159,14 +160,26 @@ def test_a_foreign_app_has_its_run_config_and_its_state(tmp_path: Path, cluster:
     assert "result [1.5]" in done.stdout  # 0.5 in the first round, and twice that in the second
 
 
+def test_ctrl_c_ends_a_run_on_ray_and_its_workers(tmp_path: Path, start: Start) -> None:
+    out = tmp_path / "run"
+    running = start(
+        str(BIN / "flower-simulation"), "--app", str(ROOT), "--num-supernodes", "2", "--backend", "ray",
+        "--run-config", f"rounds=100000 {QUIET} out='{out}'", log="stopped.log", RAY_ADDRESS="local", **CALM,
+    )  # fmt: skip
+    until(lambda: events(out, "round"), "the first round", running)
+    family = descendants(running.pid)
+    assert stop(running, signal.SIGINT) == 130
+    assert "Traceback" not in (tmp_path / "stopped.log").read_text()
+    until(lambda: gone(family), "the end of Ray's processes")
+
+
 def test_what_cannot_run_on_ray_is_said_in_one_line(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    nobody = {"RAY_gcs_server_request_timeout_seconds": "2", "RAY_gcs_rpc_server_reconnect_timeout_s": "2"}
     for config, address, words in (
         ("fleet_speed=2.0", "local", "fleet_speed"),
         (f"out='{tmp_path}/run'", f"127.0.0.1:{port}", f"no Ray cluster at 127.0.0.1:{port}"),
     ):
-        done = simulate(ROOT, 3, config, address, **nobody)
+        done = simulate(ROOT, 3, config, address)
         assert done.returncode != 0
         assert words in done.stderr.splitlines()[-1]
         assert done.stderr.splitlines()[-1].startswith("error: ")
