@@ -33,14 +33,17 @@ class Vitals:
         self._clock = clock
         self._beaten = self._looked = -BEAT_SECONDS
         self._said = ("", "")
+        self._trouble = ""
 
     def tick(self, state: str, detail: str) -> None:
         """Say that the server is in `state`; and what is new in its runs."""
         now = self._clock()
         if now - self._beaten >= BEAT_SECONDS or self._said != (state, detail):
             self._beaten, self._said = now, (state, detail)
-            if error := self._pulse.beat(state, detail):
+            error = self._pulse.beat(state, detail)
+            if error and error != self._trouble:
                 log.warning("health probes will fail: %s", error)
+            self._trouble = error
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
             for run, event in self._watch.fresh():

@@ -7,41 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_server import access
-from fl_server.superlink import free_ports
-from tests.integration.conftest import FL, Start, descendants, fl, stop, until
-
-
-class Fleet:
-    """A server and its addresses."""
-
-    def __init__(self, start: Start, directory: Path) -> None:
-        self.start = start
-        self.directory = directory
-        self.fleet, self.control, self.appio = free_ports(3)
-        self.server = start(
-            FL, "server", "--store", str(directory / "store"), "--fleet-port", str(self.fleet),
-            "--control-port", str(self.control), "--appio-port", str(self.appio), log="server.log",
-        )  # fmt: skip
-        until(lambda: "server is up" in self.log("server"), "the server", self.server)
-        entry = access.existing(directory / "store" / ".superlink")
-        self.token = access.enrolment_token(entry, uses=100, seconds=600.0).text
-
-    def log(self, name: str) -> str:
-        path = self.directory / f"{name}.log"
-        return path.read_text() if path.exists() else ""
-
-    def client(self, name: str, *arguments: str):  # type: ignore[no-untyped-def]
-        client = self.start(
-            FL, "client", "--server", f"127.0.0.1:{self.fleet}", "--state", str(self.directory / name), *arguments,
-            log=f"{name}.log", FL_ENROLL_TOKEN=self.token,
-        )  # fmt: skip
-        until(lambda: "joined" in self.log(name), f"{name} to join", client)
-        return client
-
-    def run(self, *arguments: str):  # type: ignore[no-untyped-def]
-        store = ("--store", str(self.directory / "store"))
-        return fl("run", "--server", f"127.0.0.1:{self.control}", *store, "--json", *arguments)
+from tests.integration.conftest import Start, descendants, stop, until
+from tests.integration.fleet import Fleet
 
 
 @pytest.fixture
@@ -73,14 +40,11 @@ def test_a_server_takes_one_run_after_another_from_clients_that_stay(fleet: Flee
 
 
 @pytest.mark.slow
-def test_a_client_finds_its_server_again_after_a_restart(fleet: Fleet, start: Start) -> None:
+def test_a_client_finds_its_server_again_after_a_restart(fleet: Fleet) -> None:
     client = fleet.client("client-0")
     assert stop(fleet.server, signal.SIGTERM) == 0
     until(lambda: "no connection to the server" in fleet.log("client-0"), "the client to notice", client)
-    fleet.server = start(
-        FL, "server", "--store", str(fleet.directory / "store"), "--fleet-port", str(fleet.fleet),
-        "--control-port", str(fleet.control), "--appio-port", str(fleet.appio), log="server-again.log",
-    )  # fmt: skip
+    fleet.serve("server-again")
     until(lambda: fleet.log("client-0").count("joined") == 2, "the client to join again", client)
     done = fleet.run("--rounds", "1", "--set", "min_clients=1")
     assert done.returncode == 0, done.stderr
@@ -101,12 +65,10 @@ def test_a_superlink_that_falls_is_started_again_and_the_client_finds_it(fleet: 
 
 
 @pytest.mark.slow
-def test_a_client_told_to_stop_finishes_the_message_in_hand(fleet: Fleet, start: Start) -> None:
+def test_a_client_told_to_stop_finishes_the_message_in_hand(fleet: Fleet) -> None:
     client = fleet.client("client-0")
-    run = start(
-        FL, "run", "--server", f"127.0.0.1:{fleet.control}", "--store", str(fleet.directory / "store"), "--json",
-        "--rounds", "1", "--set", "min_clients=1",
-        "--set", "local_epochs=500", "--set", "fraction_evaluate=0", log="run.log",
+    run = fleet.running(
+        "--rounds", "1", "--set", "min_clients=1", "--set", "local_epochs=500", "--set", "fraction_evaluate=0"
     )  # fmt: skip
     until(lambda: "received: train" in fleet.log("client-0"), "a message in hand", run)
     assert stop(client) == 0

@@ -1,0 +1,87 @@
+"""A disk that turns read-only, a directory that is taken away, under a live federation: no round is lost."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fl_server.runs import Run
+from tests.integration.conftest import Start, fl, stop, until
+from tests.integration.fleet import Fleet
+
+LONG = ("--rounds", "60", "--set", "min_clients=1", "--set", "fraction_evaluate=0", "--set", "plot=false")
+LIMITED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """Lay a read-only view of a directory over it: what is opened from now on cannot be written."""
+    for arguments in (("--bind", directory, directory), ("-o", "remount,ro,bind", directory)):
+        done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot make a directory read-only here ({done.stderr.strip()}); run as root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+def whole(run: Path, rounds: int) -> bool:
+    """Say whether every round is there once and in order, and the last one's checkpoint is good."""
+    opened = Run.open(run)
+    newest = opened.latest()
+    numbers = [event["round"] for event in opened.events() if event["event"] == "round"]
+    return numbers == list(range(1, rounds + 1)) and newest is not None and newest.round == rounds
+
+
+@pytest.mark.slow
+def test_a_run_whose_file_system_turns_read_only_says_so_and_goes_on_when_it_can_be_written(
+    start: Start, tmp_path: Path
+) -> None:
+    fleet = Fleet(start, tmp_path)
+    fleet.client("client-0")
+    run = fleet.running(*LONG, "--set", f"out={fleet.store}/run")
+    until(lambda: len(fleet.events("run", "round")) >= 3, "three rounds", run)
+    with read_only(fleet.store / "run"):  # the run's own disk
+        until(lambda: "the file system is read-only" in fleet.log("server"), "the server to say why", fleet.server)
+        first = len(fleet.events("run", "round"))
+        assert 3 <= first < 60
+        assert whole(fleet.store / "run", first)
+    until(lambda: len(fleet.events("run", "round")) >= first + 3, "three more rounds", run)
+    with read_only(fleet.store):  # and that of the whole server, with its SuperLink's database
+        until(lambda: "write a readonly database" in fleet.log("server"), "the server to say why", fleet.server)
+        second = len(fleet.events("run", "round"))
+        assert first + 3 <= second < 60
+        assert whole(fleet.store / "run", second)
+        assert "health probes will fail" in fleet.log("server")
+        refused = fl("server", "--store", str(fleet.store / "other"))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "the file system is read-only" in refused.stderr
+    assert run.wait(timeout=240) == 0, fleet.log("run")
+    assert whole(fleet.store / "run", 60)
+    assert stop(fleet.server) == 0
+
+
+@pytest.mark.slow
+def test_a_run_whose_directory_is_taken_away_ends_with_the_reason_and_is_resumed(start: Start, tmp_path: Path) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("permissions bind root only without its capabilities: install util-linux, which has setpriv")
+    fleet = Fleet(start, tmp_path, under=LIMITED)
+    fleet.client("client-0")
+    run = fleet.running(*LONG, "--set", f"out={fleet.store}/run")
+    until(lambda: len(fleet.events("run", "round")) >= 3, "three rounds", run)
+    checkpoints = fleet.store / "run" / "checkpoints"
+    checkpoints.chmod(0o555)
+    assert run.wait(timeout=240) == 1
+    assert "permission is denied. Give this user the right to write there" in fleet.log("run")
+    committed = len(fleet.events("run", "round"))
+    assert 3 <= committed < 60
+    assert whole(fleet.store / "run", committed)
+    checkpoints.chmod(0o700)
+    again = fleet.run(*LONG, "--set", f"out={fleet.store}/run", "--set", "resume=true")
+    assert again.returncode == 0, again.stderr
+    assert whole(fleet.store / "run", 60)
+    assert stop(fleet.server) == 0
