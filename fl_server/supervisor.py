@@ -69,6 +69,7 @@ class Supervisor:
         self._attempts: dict[int, int] = {}  # of runs that have no directory yet
         self._looked = clock()
         self._not_before = self._looked
+        self._trouble = ""
 
     def launched(self, token: str, process: BaseProcess) -> None:
         """Watch a ServerApp that was just started; called by the executor's thread."""
@@ -96,8 +97,11 @@ class Supervisor:
         try:
             self._look()
             self._start_due()
+            self._trouble = ""
         except StoreError as error:
-            self._say(f"{error} It is tried again in {AGAIN_SECONDS:g} s.")
+            if str(error) != self._trouble:  # a disk may stay as it is for days
+                self._say(f"{error} It is tried again every {AGAIN_SECONDS:g} s.")
+            self._trouble = str(error)
             self._not_before = self._clock() + AGAIN_SECONDS
 
     def busy(self) -> bool:

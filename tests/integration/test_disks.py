@@ -17,16 +17,23 @@ LIMITED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-ca
 
 
 @contextmanager
-def read_only(directory: Path) -> Iterator[None]:
-    """Lay a read-only view of a directory over it: what is opened from now on cannot be written."""
-    for arguments in (("--bind", directory, directory), ("-o", "remount,ro,bind", directory)):
-        done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"cannot make a directory read-only here ({done.stderr.strip()}); run as root")
+def read_only(directory: Path, view: Path) -> Iterator[None]:
+    """Lay a read-only view of a directory over it: what is opened from now on cannot be written.
+
+    The view is made elsewhere first: a mount through which somebody writes already cannot be made read-only.
+    """
+    view.mkdir()
+    laid = 0
     try:
+        for arguments in (("--bind", directory, view), ("-o", "remount,ro,bind", view), ("--bind", view, directory)):
+            done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"cannot make a directory read-only here ({done.stderr.strip()}); run as root")
+            laid += 1
         yield
     finally:
-        subprocess.run(["umount", str(directory)], check=True)
+        for mounted in ([], [view], [view], [directory, view])[laid]:
+            subprocess.run(["umount", str(mounted)], check=True)
 
 
 def whole(run: Path, rounds: int) -> bool:
@@ -37,6 +44,12 @@ def whole(run: Path, rounds: int) -> bool:
     return numbers == list(range(1, rounds + 1)) and newest is not None and newest.round == rounds
 
 
+def refusals(fleet: Fleet) -> list[str]:
+    """What the server said of runs, or of its SuperLink's database, that it cannot write."""
+    words = ("cannot lock", "write a readonly database")
+    return [line for line in fleet.log("server").splitlines() if any(word in line for word in words)]
+
+
 @pytest.mark.slow
 def test_a_run_whose_file_system_turns_read_only_says_so_and_goes_on_when_it_can_be_written(
     start: Start, tmp_path: Path
@@ -45,14 +58,17 @@ def test_a_run_whose_file_system_turns_read_only_says_so_and_goes_on_when_it_can
     fleet.client("client-0")
     run = fleet.running(*LONG, "--set", f"out={fleet.store}/run")
     until(lambda: len(fleet.events("run", "round")) >= 3, "three rounds", run)
-    with read_only(fleet.store / "run"):  # the run's own disk
+    with read_only(fleet.store / "run", tmp_path / "first-view"):  # the run's own disk
         until(lambda: "the file system is read-only" in fleet.log("server"), "the server to say why", fleet.server)
         first = len(fleet.events("run", "round"))
         assert 3 <= first < 60
         assert whole(fleet.store / "run", first)
-    until(lambda: len(fleet.events("run", "round")) >= first + 3, "three more rounds", run)
-    with read_only(fleet.store):  # and that of the whole server, with its SuperLink's database
-        until(lambda: "write a readonly database" in fleet.log("server"), "the server to say why", fleet.server)
+        assert run.wait(timeout=240) == 1
+        assert "the file system is read-only. Make it writable" in fleet.log("run")
+    until(lambda: len(fleet.events("run", "round")) >= first + 3, "three more rounds", fleet.server)
+    said = len(refusals(fleet))
+    with read_only(fleet.store, tmp_path / "second-view"):  # and that of the whole server
+        until(lambda: len(refusals(fleet)) > said, "the server to say why", fleet.server)
         second = len(fleet.events("run", "round"))
         assert first + 3 <= second < 60
         assert whole(fleet.store / "run", second)
@@ -60,7 +76,7 @@ def test_a_run_whose_file_system_turns_read_only_says_so_and_goes_on_when_it_can
         refused = fl("server", "--store", str(fleet.store / "other"))
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
         assert "the file system is read-only" in refused.stderr
-    assert run.wait(timeout=240) == 0, fleet.log("run")
+    until(lambda: fleet.events("run", "finished"), "the end of the run", fleet.server)
     assert whole(fleet.store / "run", 60)
     assert stop(fleet.server) == 0
 
