@@ -34,7 +34,7 @@ from fl_client.enrolment import enrol, fetch_authority
 from fl_client.node import Pace
 from fl_common import keys, wire
 from fl_common.tokens import Token
-from fl_server.superlink import free_ports
+from fl_server.addresses import free_ports
 
 FL = str(Path(sys.executable).parent / "fl")
 RESULT = Path(__file__).parent / "results" / "thousand_nodes.json"

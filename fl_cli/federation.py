@@ -15,11 +15,12 @@ from fl_client.process import ClientOptions, serve
 from fl_common.errors import NetworkError
 from fl_common.nursery import Nursery
 from fl_server import access
+from fl_server.addresses import Addresses
 from fl_server.control import Control
 from fl_server.kept_up import KeptUp
 from fl_server.link_database import LinkDatabase
 from fl_server.runs import Run
-from fl_server.superlink import PRELOAD, Addresses, SuperLink
+from fl_server.superlink import PRELOAD, SuperLink
 from fl_server.supervisor import LIMIT, Say, Supervisor
 
 LOGS = "logs"
@@ -160,7 +161,7 @@ class LocalFederation:
         limit = time.monotonic() + FINISH_SECONDS
         while run.is_locked() and time.monotonic() < limit:
             time.sleep(0.02)
-        for app in self.superlink.apps if self.superlink else []:
+        for app in self.superlink.executor.apps if self.superlink else []:
             app.kill()
 
     def last_words(self, name: str, lines: int = 5) -> str:

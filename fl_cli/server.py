@@ -15,10 +15,10 @@ from fl_cli.words import DESCRIBE
 from fl_common.settings import Settings
 from fl_server import access
 from fl_server.access import LOST_AFTER_SECONDS, Access
+from fl_server.addresses import Addresses, called
 from fl_server.disk import plainly
 from fl_server.events import Event
 from fl_server.server import Server
-from fl_server.superlink import Addresses, called
 from fl_server.supervisor import LIMIT
 from fl_server.tenancy import alone
 

@@ -59,7 +59,7 @@ class KeptUp:
         """Look after the SuperLink; True where it was started again. Raises NetworkError where that is of no use."""
         if self._again_at is not None:
             return self._clock() >= self._again_at and self._start_again()
-        if self._superlink.alive and self._superlink.silence() > HUNG_SECONDS:
+        if self._superlink.alive and self._superlink.executor.silence() > HUNG_SECONDS:
             self._say(f"the SuperLink has not answered for {HUNG_SECONDS:.0f} s; it is killed")
             self._superlink.kill()
         if not self._superlink.alive:

@@ -8,10 +8,11 @@ from pathlib import Path
 from fl_common.nursery import Nursery
 from fl_common.pulse import PulseFile
 from fl_server.access import Access
+from fl_server.addresses import Addresses
 from fl_server.events import Event
 from fl_server.kept_up import PORT_SECONDS, KeptUp
 from fl_server.link_database import LinkDatabase
-from fl_server.superlink import PRELOAD, Addresses, SuperLink
+from fl_server.superlink import PRELOAD, SuperLink
 from fl_server.supervisor import LIMIT, Say, Supervisor
 from fl_server.tenancy import sweep
 from fl_server.vitals import Vitals
@@ -79,4 +80,8 @@ class Server:
     def pids(self) -> dict[str, list[int | None]]:
         """Return the numbers of its processes, by role."""
         link = [self.superlink.process.pid] if self.superlink.process else []
-        return {"server": [os.getpid()], "superlink": link, "serverapp": [app.pid for app in self.superlink.apps]}
+        return {
+            "server": [os.getpid()],
+            "superlink": link,
+            "serverapp": [app.pid for app in self.superlink.executor.apps],
+        }

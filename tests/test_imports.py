@@ -22,6 +22,7 @@ USE_INTERNALS = {
     "fl_client/connection.py",
     "fl_client/node.py",
     "fl_server/superlink.py",
+    "fl_server/executor.py",
     "fl_server/gate.py",
     "fl_server/credential.py",
     "fl_server/liveness.py",

@@ -13,7 +13,7 @@ import psutil
 
 from fl_client.process import ClientOptions
 from fl_common.nursery import Nursery
-from fl_server.superlink import free_ports
+from fl_server.addresses import free_ports
 from tests.chaos.ledger import FOLDER
 from tests.chaos.member import ORDERS, REASONS, member
 from tests.chaos.memory import of_tree

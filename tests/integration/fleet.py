@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from fl_server import access
-from fl_server.superlink import free_ports
+from fl_server.addresses import free_ports
 from tests.integration.conftest import FL, Event, Start, events, fl, until
 
 Process = subprocess.Popen[str]

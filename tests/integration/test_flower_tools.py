@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fl_server.superlink import free_ports
+from fl_server.addresses import free_ports
 from tests.integration.conftest import FL, Start, descendants, environment, stop, until
 from tests.integration.fleet import Fleet
 from tests.integration.test_secrets import EVIL

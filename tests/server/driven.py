@@ -20,18 +20,10 @@ from fl_common.errors import AccessError
 from fl_common.nursery import Nursery
 from fl_common.settings import Settings
 from fl_server import access
-from fl_server.superlink import Addresses, SuperLink
+from fl_server.addresses import Addresses
+from fl_server.superlink import SuperLink
 
 PATIENCE = 90.0
-
-
-class Driven(SuperLink):
-    """Hands the token of a submitted run to the test in place of starting a ServerApp."""
-
-    tokens: "Queue[str]"
-
-    def _launch(self, token: str) -> None:
-        self.tokens.put(token)
 
 
 class Server:
@@ -44,7 +36,7 @@ class Server:
         self.nursery = Nursery(("flwr.server.app",))
         environment = {"FLWR_HOME": str(directory), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
         database = directory / "state.db"
-        self.superlink = Driven(
+        self.superlink = SuperLink(
             self.nursery,
             self.addresses,
             directory=directory,
@@ -52,7 +44,8 @@ class Server:
             database=database,
             environment=environment,
         )
-        self.superlink.tokens = Queue()
+        self.tokens: Queue[str] = Queue()
+        self.superlink.executor.launch = self.tokens.put  # to the test, in place of starting a ServerApp
         self._alive: HeartbeatSender | None = None
 
     def start(self) -> None:
@@ -78,8 +71,8 @@ class Server:
         """Submit a run and return the Grid of its ServerApp, which is this process."""
         with access.control(self.superlink.access, self.addresses.control) as control:
             control.submit(settings or Settings())
-        root = self.superlink._root
-        token = self.superlink.tokens.get(timeout=PATIENCE)
+        root = self.superlink.root
+        token = self.tokens.get(timeout=PATIENCE)
         grid = GrpcGrid(self.addresses.appio, insecure=root is None, root_certificates=root, token=token)
         grid.set_run(run_from_proto(grid._stub.PullTaskInput(PullTaskInputRequest()).run))
         # Without it the SuperLink gives the run up after a minute, and Flower's grid then interrupts this process.

@@ -9,7 +9,8 @@ from driven import Server, until
 from fl_common.errors import NetworkError
 from fl_common.nursery import Nursery
 from fl_server import access
-from fl_server.superlink import Addresses, SuperLink, check_free, free_ports
+from fl_server.addresses import Addresses, check_free, free_ports
+from fl_server.superlink import SuperLink
 
 
 def superlink(directory, addresses):
