@@ -77,6 +77,10 @@ class Rounds:
         try:
             while (reason := self._over(state)) is None:
                 state = self._round(state)
+        except RoundError:  # its rejected replies are in no checkpoint
+            self._commits.settle()
+            self._run.keep_clients(self._roster.notes())
+            raise
         finally:
             self._commits.close()
         return state, reason
