@@ -56,7 +56,7 @@ def prepare(
         private.write(home / CHOSEN, json.dumps([str(files.ca), str(files.certificate), str(files.key)]).encode())
     elif (home / CHOSEN).exists():
         (home / CHOSEN).unlink()  # this start has a CA of its own again
-    if files is None and not access.files.certificate.exists():
+    if files is None and not (access.files.certificate.exists() and access.files.ca.exists()):
         certificates.init(home, wanted)
     if not access.credential.exists():
         private.write(access.credential, secrets.token_urlsafe(32).encode() + b"\n")

@@ -53,6 +53,17 @@ def test_making_one_again_keeps_the_ca_so_that_clients_notice_nothing(tmp_path):
     assert certificates.describe(files.certificate).serial != before[1]
 
 
+def test_a_ca_that_was_removed_is_made_anew_with_a_certificate_of_its_own(tmp_path):
+    first = access.prepare(tmp_path).files
+    before = first.fingerprint
+    for path in (first.ca, first.ca_key):
+        path.unlink()
+    files = access.prepare(tmp_path).files
+    assert files.fingerprint != before
+    ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
+    x509.load_pem_x509_certificate(files.certificate.read_bytes()).verify_directly_issued_by(ca)
+
+
 def test_the_fingerprint_is_the_one_that_openssl_shows(tmp_path):
     files = made(tmp_path)
     shown = subprocess.run(
