@@ -34,7 +34,7 @@ def token(
 ) -> None:
     """Make a token for new clients and print it. It works at once, also while the server runs."""
     from fl_server import access
-    from fl_server.registry import parse_labels
+    from fl_server.admitted import parse_labels
 
     labels, seconds = parse_labels(label), seconds_of(expires)
     entry = access.existing(options.home_of(store))
@@ -55,8 +55,9 @@ def key(
 ) -> None:
     """Register the public key FILE by hand: its holder comes in without a token."""
     from fl_server import access
+    from fl_server.admitted import parse_labels
     from fl_server.certificates import read_public
-    from fl_server.registry import Registry, parse_labels
+    from fl_server.registry import Registry
 
     entry = access.existing(options.home_of(store))
     client = Registry(entry.home).add_key(read_public(file), parse_labels(label))

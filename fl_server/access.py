@@ -11,9 +11,10 @@ from fl_common import private
 from fl_common.errors import SecretError
 from fl_common.tokens import Token
 from fl_server import certificates
+from fl_server.admitted import Labels
 from fl_server.certificates import LOCAL_NAMES, Files, normal
 from fl_server.control import Control
-from fl_server.registry import Labels, Registry
+from fl_server.registry import Registry
 
 LOST_AFTER_SECONDS = 20.0
 ANY = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to

@@ -7,8 +7,9 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fl_common.selectors import Labels
-from fl_server import registry
+from fl_server.admitted import Client
 from fl_server.clock import Clock
+from fl_server.registry import FILE, Registry
 from fl_server.whereabouts import HOME_VARIABLE
 
 FRESH_SECONDS = 1.0
@@ -32,9 +33,29 @@ class Registered:
         if self._own is not None:
             return self._own
         if self._home and self._clock.now() - self._read_at > FRESH_SECONDS:
-            self._labels, self._read_at = registry.labels(Path(self._home)), self._clock.now()
+            self._labels, self._read_at = labels(Path(self._home)), self._clock.now()
         return self._labels
 
     def identities(self) -> Mapping[int, str]:
         """Return the id of each node's public key, where it is known."""
-        return registry.identities(Path(self._home)) if self._home else {}
+        return identities(Path(self._home)) if self._home else {}
+
+
+def labels(home: Path) -> Mapping[int, Labels]:
+    """Return {node id: {label: value}} of every client of a server that was given a node id."""
+    return {client.node: client.labels for client in _with_node(home)}
+
+
+def identities(home: Path) -> Mapping[int, str]:
+    """Return {node id: client id} of every client of a server that was given a node id."""
+    return {client.node: client.identity for client in _with_node(home)}
+
+
+def _with_node(home: Path) -> list[Client]:
+    if not (home / FILE).exists():
+        return []
+    registry = Registry(home)
+    try:
+        return [client for client in registry.clients() if client.node]
+    finally:
+        registry.close()

@@ -11,13 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from fl_common import keys
-from fl_common.errors import AccessError, SecretError, StoreError
+from fl_common.errors import AccessError, StoreError
 from fl_common.tokens import Token
+from fl_server.admitted import Client, Labels, TokenRecord, client_of, token_of
 
 FILE = "clients.db"
 BUSY_SECONDS = 10.0
@@ -33,43 +32,6 @@ CREATE TABLE IF NOT EXISTS token (
 CREATE TABLE IF NOT EXISTS forgotten (id TEXT PRIMARY KEY, public_key BLOB NOT NULL, moment REAL NOT NULL);
 """
 NOT_VALID = "the enrolment token is not valid here"  # one answer for unknown, wrong and revoked: no oracle
-
-Labels = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Client:
-    """A client that was let in: `token` is the id of the token it came by, "" where its key was registered by hand."""
-
-    identity: str
-    public_key: bytes
-    node: int
-    labels: Labels
-    token: str
-    since: float
-    seen: float | None
-    revoked: float | None
-
-
-@dataclass(frozen=True)
-class TokenRecord:
-    """A token as it stands. Times are seconds since 1970."""
-
-    identity: str
-    labels: Labels
-    uses: int
-    used: int
-    made: float
-    expires: float
-    revoked: float | None
-
-    def state(self, now: float) -> str:
-        """Say whether it still admits anybody: "good", "used up", "expired" or "revoked"."""
-        if self.revoked is not None:
-            return "revoked"
-        if now >= self.expires:
-            return "expired"
-        return "used up" if self.used >= self.uses else "good"
 
 
 class Registry:
@@ -106,13 +68,7 @@ class Registry:
         """Return the tokens, the oldest first."""
         with self._lock:
             rows = self._db.execute("SELECT * FROM token ORDER BY made").fetchall()
-        return [
-            TokenRecord(
-                row["id"], json.loads(row["labels"]), row["uses"], row["used"], row["made"], row["expires"],
-                row["revoked"],
-            )
-            for row in rows
-        ]  # fmt: skip
+        return [token_of(row) for row in rows]
 
     def revoke_token(self, identity: str) -> None:
         """Let a token admit nobody from now on. Raises StoreError where there is none of that id."""
@@ -163,7 +119,7 @@ class Registry:
     def clients(self) -> list[Client]:
         """Return all clients ever let in, the oldest first."""
         with self._lock:
-            return [_from(row) for row in self._db.execute("SELECT * FROM client ORDER BY since, id").fetchall()]
+            return [client_of(row) for row in self._db.execute("SELECT * FROM client ORDER BY since, id").fetchall()]
 
     def client(self, identity: str) -> Client | None:
         """Return a client by its whole id."""
@@ -251,39 +207,6 @@ class Registry:
                 self._out = None
 
 
-def labels(home: Path) -> Mapping[int, Labels]:
-    """Return {node id: {label: value}} of every client that was given a node id. Empty without a registry."""
-    if not (home / FILE).exists():
-        return MappingProxyType({})
-    registry = Registry(home)
-    try:
-        return MappingProxyType({each.node: each.labels for each in registry.clients() if each.node})
-    finally:
-        registry.close()
-
-
-def identities(home: Path) -> Mapping[int, str]:
-    """Return {node id: client id} of every client that was given a node id. Empty without a registry."""
-    if not (home / FILE).exists():
-        return MappingProxyType({})
-    registry = Registry(home)
-    try:
-        return MappingProxyType({each.node: each.identity for each in registry.clients() if each.node})
-    finally:
-        registry.close()
-
-
-def parse_labels(assignments: list[str] | None) -> dict[str, str]:
-    """Return {"site": "berlin"} of ["site=berlin"]. Raises SecretError where one is no KEY=VALUE."""
-    found: dict[str, str] = {}
-    for each in assignments or []:
-        key, equals, value = each.partition("=")
-        if not (equals and key.strip() and value.strip()):
-            raise SecretError(f"--label takes KEY=VALUE, such as site=berlin; got {each!r}")
-        found[key.strip()] = value.strip()
-    return found
-
-
 def _insert(db: sqlite3.Connection, identity: str, public_key: bytes, labels_: str, token: str, now: float) -> Client:
     db.execute("DELETE FROM forgotten WHERE id = ?", (identity,))
     db.execute(
@@ -295,17 +218,10 @@ def _insert(db: sqlite3.Connection, identity: str, public_key: bytes, labels_: s
 
 def _client(db: sqlite3.Connection, identity: str) -> Client | None:
     row = db.execute("SELECT * FROM client WHERE id = ?", (identity,)).fetchone()
-    return _from(row) if row else None
+    return client_of(row) if row else None
 
 
 def _unrevoked(client: Client) -> Client:
     if client.revoked is not None:
         raise AccessError(f"client {client.identity} was revoked: its key is not let in again")
     return client
-
-
-def _from(row: sqlite3.Row) -> Client:
-    return Client(
-        row["id"], row["public_key"], int(row["node"] or 0), json.loads(row["labels"]), row["token"], row["since"],
-        row["seen"], row["revoked"],
-    )  # fmt: skip

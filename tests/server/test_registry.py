@@ -7,6 +7,7 @@ import pytest
 from fl_common import keys
 from fl_common.errors import AccessError, StoreError
 from fl_common.tokens import Token
+from fl_server import labels
 from fl_server import registry as registry_
 from fl_server.registry import FILE, Registry
 
@@ -169,9 +170,9 @@ def test_a_client_is_found_by_the_beginning_of_its_id_or_by_its_node(registry):
 def test_labels_and_ids_are_known_by_node(registry, tmp_path):
     client = registry.admit(token_of(registry, site="berlin"), public())
     registry.settle(client.identity, 77)
-    assert registry_.labels(tmp_path) == {77: {"site": "berlin"}}
-    assert registry_.identities(tmp_path) == {77: client.identity}
-    assert registry_.labels(tmp_path / "elsewhere") == {}
+    assert labels.labels(tmp_path) == {77: {"site": "berlin"}}
+    assert labels.identities(tmp_path) == {77: client.identity}
+    assert labels.labels(tmp_path / "elsewhere") == {}
 
 
 def test_the_file_holds_no_secret_and_only_its_owner_reads_it(registry, tmp_path):

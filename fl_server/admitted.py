@@ -1,0 +1,71 @@
+"""What a registry holds: clients that were let in, and tokens as they stand."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fl_common.errors import SecretError
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client that was let in: `token` is the id of the token it came by, "" where its key was registered by hand."""
+
+    identity: str
+    public_key: bytes
+    node: int
+    labels: Labels
+    token: str
+    since: float
+    seen: float | None
+    revoked: float | None
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token as it stands. Times are seconds since 1970."""
+
+    identity: str
+    labels: Labels
+    uses: int
+    used: int
+    made: float
+    expires: float
+    revoked: float | None
+
+    def state(self, now: float) -> str:
+        """Say whether it still admits anybody: "good", "used up", "expired" or "revoked"."""
+        if self.revoked is not None:
+            return "revoked"
+        if now >= self.expires:
+            return "expired"
+        return "used up" if self.used >= self.uses else "good"
+
+
+def client_of(row: sqlite3.Row) -> Client:
+    """Return the client of a row."""
+    return Client(
+        row["id"], row["public_key"], int(row["node"] or 0), json.loads(row["labels"]), row["token"], row["since"],
+        row["seen"], row["revoked"],
+    )  # fmt: skip
+
+
+def token_of(row: sqlite3.Row) -> TokenRecord:
+    """Return the token of a row."""
+    return TokenRecord(
+        row["id"], json.loads(row["labels"]), row["uses"], row["used"], row["made"], row["expires"], row["revoked"]
+    )
+
+
+def parse_labels(assignments: list[str] | None) -> dict[str, str]:
+    """Return {"site": "berlin"} of ["site=berlin"]. Raises SecretError where one is no KEY=VALUE."""
+    found: dict[str, str] = {}
+    for each in assignments or []:
+        key, equals, value = each.partition("=")
+        if not (equals and key.strip() and value.strip()):
+            raise SecretError(f"--label takes KEY=VALUE, such as site=berlin; got {each!r}")
+        found[key.strip()] = value.strip()
+    return found
