@@ -1,21 +1,27 @@
 """Who gets in, against a real SuperLink with TLS on: enrolment, revocation, coming back, and all that is refused."""
 
 import datetime
+import ipaddress
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 from driven import Server, grid_for_a_module, server_for_a_module, serving, until
 from flwr.app import Message, RecordDict
 
 from fl_client.connection import Connection
 from fl_client.enrolment import diagnose, enrol, fetch_authority, signed
-from fl_common import enrolment, keys
+from fl_common import enrolment, keys, private
 from fl_common.errors import AccessError, NetworkError, UnknownClient
 from fl_common.tokens import Token
 from fl_server import access, certificates
 from fl_server.control import Control
 from fl_server.enrolment import MOST_FAILURES
+from fl_server.reception import OBJECT_BYTES
 from fl_server.registry import Registry
 from fl_server.streaming import Stream
 
@@ -23,8 +29,8 @@ from fl_server.streaming import Stream
 class Secure(Server):
     """A server whose front door is the test's: tokens, addresses, connections."""
 
-    def __init__(self, directory):
-        super().__init__(directory, insecure=False, lost_after_seconds=4.0)
+    def __init__(self, directory, **entry):
+        super().__init__(directory, insecure=False, lost_after_seconds=4.0, **entry)
         self.entry = self.superlink.access
         self.registry = Registry(directory)
         self.fleet = self.addresses.fleet
@@ -244,6 +250,20 @@ def test_calls_with_malformed_signatures_are_refused_and_the_server_lives_on(ser
     assert server.superlink.alive
 
 
+def test_a_message_of_more_bytes_than_the_server_takes_is_refused_before_it_is_read(server):
+    from flwr.proto.message_pb2 import PushObjectRequest
+    from flwr.proto.node_pb2 import Node as NodeProto
+
+    with server.connection(server.enrolled()) as connection:
+        node = NodeProto(node_id=connection.join())
+        request = PushObjectRequest(node=node, run_id=1, object_id="x", object_content=bytes(OBJECT_BYTES + 1))
+        with pytest.raises(grpc.RpcError) as caught:
+            connection._stub.PushObject(request)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert connection.beat()
+        connection.leave()
+
+
 # Out
 
 
@@ -416,6 +436,45 @@ def test_a_renewed_certificate_is_used_without_a_restart(server):
     with server.connection(server.enrolled()) as connection:
         assert connection.join()
         connection.leave()
+
+
+def issued(name, issuer=None, *, is_ca, names=()):
+    """A certificate and its RSA key, as a company's CA would make them; signed by `issuer`, or by itself."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    by, signer = (issuer[0].subject, issuer[1]) if issuer else (subject, key)
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(
+        by, subject, key.public_key(), 7 + len(name), now, now + datetime.timedelta(days=9)
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(signer, hashes.SHA256()), key
+
+
+def test_a_server_with_a_companys_certificate_and_its_chain_lets_clients_in(tmp_path):
+    root = issued("root", is_ca=True)
+    between = issued("between", root, is_ca=True)
+    leaf, key = issued("leaf", between, is_ca=False, names=[x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    pem = serialization.Encoding.PEM
+    ca, chain, secret = (tmp_path / name for name in ("ca.pem", "fullchain.pem", "key.pem"))
+    ca.write_bytes(root[0].public_bytes(pem))
+    chain.write_bytes(leaf.public_bytes(pem) + between[0].public_bytes(pem))
+    private.write(
+        secret,
+        key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()),
+    )
+    server = Secure(tmp_path / "home", files=access.given(chain, secret, ca))
+    try:
+        server.start()
+        token = server.token()
+        assert fetch_authority(server.fleet, token.fingerprint) == ca.read_bytes()
+        with server.connection(server.enrolled()) as connection:
+            assert connection.join()
+            connection.leave()
+    finally:
+        server.stop()
 
 
 # Too often

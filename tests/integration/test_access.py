@@ -37,6 +37,14 @@ def test_only_clients_of_the_label_are_asked_and_one_that_is_revoked_is_out_at_o
     assert "received" not in fleet.log("paris-1")
     assert {entry["labels"]["site"]: entry["rounds"] for entry in clients(fleet)} == {"berlin": 2, "paris": 0}  # type: ignore[index]
 
+    # What the server would not believe is counted for each client, though the run comes to nothing.
+    strict = ("--set", "metric_limits=loss=0:1e-9", "--set", "max_repeats=0", "--set", "where=site=berlin")
+    done = fleet.run(*QUICK, *strict, "--set", f"out={fleet.store}/strict")
+    assert done.returncode == 1
+    assert "round 1 missed its quorum 1 times; 0 rounds are committed" in done.stderr
+    assert [each["reason"] for each in fleet.events("strict", "rejected")] == ["range"] * 2
+    assert [entry["rejected"] for entry in clients(fleet)] == [{"range": 1}, {"range": 1}, {}]
+
     # Nobody.
     done = fleet.run(*QUICK, "--set", "where=site=rome", "--set", "wait_seconds=1", "--set", f"out={fleet.store}/rome")
     assert done.returncode == 1
