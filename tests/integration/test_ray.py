@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_server.addresses import free_ports
 from fl_server.runs import Run
-from fl_server.superlink import free_ports
 from tests.integration.conftest import Start, descendants, environment, events, gone, processes, stop, until
 from tests.integration.test_flower_tools import BIN, ROOT, flwr
 
