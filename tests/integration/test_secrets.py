@@ -105,8 +105,9 @@ def refusals(fleet: Fleet) -> tuple[str, str, str]:
 
 def crashes(fleet: Fleet) -> None:
     """Have a run fail with a traceback, kill the SuperLink, and damage a client's key."""
-    (fleet.directory / "failing.py").write_text("def build_model():\n    raise RuntimeError('no model today')\n")
-    done = fleet.run("--task", str(fleet.directory / "failing.py"), "--set", "min_clients=1")
+    failing = fleet.directory / "failing.py"
+    failing.write_text("def build_model():\n    raise RuntimeError('no model today')\n\nload_partition = build_model\n")
+    done = fleet.run("--task", str(failing), "--set", "min_clients=1")
     (fleet.directory / "failed.log").write_text(done.stdout + done.stderr)
     assert "no model today" in done.stderr
     log = fleet.store / ".superlink" / "superlink.log"
