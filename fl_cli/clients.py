@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from fl_cli import options
-from fl_cli.table import ago, print_json, table
+from fl_cli.table import ago, print_json, seconds_of, table
+from fl_common.errors import SettingsError
 
 LEDGER = "clients.json"  # of each run: {node id: {"client", "rounds", "rejected": {reason: n}, ...}}
 
@@ -74,7 +75,10 @@ def revoke(
 @clients.command("forget")
 def forget(
     context: typer.Context,
-    identity: Annotated[str, typer.Argument(metavar="ID", help="A client's id, its beginning, or its node id.")],
+    identity: Annotated[
+        str, typer.Argument(metavar="[ID]", help="A client's id, its beginning, or its node id.", show_default=False)
+    ] = "",
+    unseen: Annotated[str, typer.Option(help="Instead of one, all that were not heard of for so long: 30d, 12h.")] = "",
     store: options.Store = None,
 ) -> None:
     """Drop client ID, which is gone, as if it had never been let in. To come back, its key needs a token again.
@@ -84,10 +88,14 @@ def forget(
     from fl_server import access
     from fl_server.registry import Registry
 
+    if bool(identity) == bool(unseen):
+        raise SettingsError("fl clients forget takes either a client's ID or --unseen, such as --unseen 30d")
     registry = Registry(access.existing(options.home_of(store or context.obj)).home)
-    found = registry.found(identity)
-    registry.forget(found.identity)
-    typer.echo(f"client {found.identity} is forgotten")
+    since = time.time() - seconds_of(unseen, "--unseen") if unseen else 0.0
+    gone = [each for each in registry.clients() if (each.seen or each.since) < since and each.revoked is None]
+    for found in gone if unseen else [registry.found(identity)]:
+        registry.forget(found.identity)
+        typer.echo(f"client {found.identity} is forgotten")
 
 
 def summed(store: Path, client_of: Mapping[str, str]) -> dict[str, Account]:

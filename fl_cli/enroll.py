@@ -1,6 +1,5 @@
 """`fl enroll`: on the server, make the tokens by which new clients come in, list them, take them back."""
 
-import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +7,8 @@ from typing import Annotated
 import typer
 
 from fl_cli import options
-from fl_cli.table import ago, print_json, table, until
+from fl_cli.table import ago, print_json, seconds_of, table, until
 from fl_common import private
-from fl_common.errors import SettingsError
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 enroll = typer.Typer(
     help="Let clients in: tokens that enrol new ones, and keys registered by hand.", no_args_is_help=True
@@ -36,7 +32,7 @@ def token(
     from fl_server import access
     from fl_server.admitted import parse_labels
 
-    labels, seconds = parse_labels(label), seconds_of(expires)
+    labels, seconds = parse_labels(label), seconds_of(expires, "--expires")
     entry = access.existing(options.home_of(store))
     made = access.enrolment_token(entry, uses=uses, seconds=seconds, labels=labels)
     typer.echo(f"token {made.identity}: good for {uses} client(s), for {expires}", err=True)
@@ -102,11 +98,3 @@ def revoke(
     entry = access.existing(options.home_of(store))
     Registry(entry.home).revoke_token(identity)
     typer.echo(f"token {identity} is revoked")
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of "90s", "30m", "1h" or "7d". Raises SettingsError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found or float(found[1]) <= 0:
-        raise SettingsError(f"--expires takes a number and s, m, h or d, such as 1h; got {text!r}")
-    return float(found[1]) * UNITS[found[2]]

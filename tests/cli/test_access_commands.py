@@ -251,5 +251,22 @@ def test_a_client_that_is_gone_is_forgotten(fl: Fl, three: list[str]) -> None:
     assert [entry["client"] for entry in lines(fl("clients", "--json"))] == three[1:]
 
 
+def test_all_that_were_not_heard_of_for_long_are_forgotten_but_those_revoked(
+    fl: Fl, store: Path, three: list[str]
+) -> None:
+    registry = Registry(store / ".superlink")
+    month = 30 * 86_400
+    registry.note_seen(dict.fromkeys(three[:2], 1.0) | {three[2]: datetime.datetime.now().timestamp() - month / 2})
+    registry.revoke(three[1])
+    assert fl("clients", "forget", "--unseen", "30d").stdout == f"client {three[0]} is forgotten\n"
+    assert [entry["client"] for entry in lines(fl("clients", "--json"))] == three[1:]
+    assert fl("clients", "forget", "--unseen", "30d").stdout == ""
+    for arguments in ((), (three[1], "--unseen", "1d")):
+        with pytest.raises(ParterreError, match="either a client's ID or --unseen"):
+            fl("clients", "forget", *arguments)
+    with pytest.raises(ParterreError, match="--unseen takes a number and s, m, h or d"):
+        fl("clients", "forget", "--unseen", "long")
+
+
 def test_a_server_without_clients_says_how_one_comes_in(fl: Fl, store: Path) -> None:
     assert "`fl enroll token` makes a token" in fl("clients").stderr
