@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import typer
 
-from fl_common import __version__
+from fl_common import __version__, private
 from fl_common.errors import ParterreError
 
 # Flower reads these when it is imported; child processes inherit them. Telemetry stays off in everything we start.
@@ -57,6 +57,7 @@ def main() -> None:
     """Run the command line: errors for a person go to stderr as one line, and the exit code says that there was one."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    private.leave_no_core()
     if os.getpid() == 1:  # of a container: signals have no default action there
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:

@@ -1,6 +1,7 @@
 """Files that hold secrets: written whole with mode 0600, in directories of mode 0700; refused where others can read."""
 
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,11 @@ from pathlib import Path
 from fl_common.errors import SecretError
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def leave_no_core() -> None:
+    """Have a crash of this process, and of those that it starts, write no file of its memory: there are keys in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def make_directory(path: Path) -> Path:

@@ -1,7 +1,11 @@
 """Secret files: whole, mode 0600, refused where others can read them, and never quoted."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +71,24 @@ def test_a_temporary_file_that_somebody_laid_as_a_link_is_not_followed(tmp_path)
     with pytest.raises(SecretError):
         private.write(tmp_path / "key", b"secret")
     assert victim.read_bytes() == b"precious"
+
+
+def test_a_process_that_crashes_leaves_no_file_of_its_memory(tmp_path):
+    program = (
+        "import os, resource\n"
+        "from fl_common import private\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)\n"
+        "private.leave_no_core()\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)\n"
+        "os.abort()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(private.__file__).parents[1])},
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGABRT, "0\n")
+    assert list(tmp_path.iterdir()) == []

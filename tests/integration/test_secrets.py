@@ -65,6 +65,7 @@ def test_runs_refusals_and_crashes_leave_no_secret_behind_and_a_client_runs_no_c
     assert ran_in, "the server runs the task that is submitted to it"
     assert not ran_in & {str(each.pid) for each in family(client.pid)}
 
+    assert {each.rlimit(psutil.RLIMIT_CORE)[0] for each in family(client.pid, fleet.server.pid)} == {0}
     spent, strange, wrong = refusals(fleet)
     crashes(fleet)
     looks.append(Look.at(client.pid, fleet.server.pid))
