@@ -1,11 +1,13 @@
 """Whole messages through the ClientApp, as a node hands them over."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
+from fl_client import app as client_app
 from fl_client.app import make_app
 from fl_client.workplace import Workplace
 from fl_common.arrays import decode_record, encode
@@ -174,3 +176,8 @@ def test_the_reply_can_be_read_back_without_a_copy(app, task):
 
     reply = sent(app, "train", text(task))
     assert list(decode_record(reply["arrays"], Signature.of(START))) == list(START)
+
+
+def test_the_app_goes_to_another_process_by_its_name():
+    """So that a worker of Ray's, which gets it with each message, keeps the models that it has traced."""
+    assert pickle.loads(pickle.dumps(client_app.app)) is client_app.app
