@@ -37,8 +37,8 @@ ENVIRONMENTS = {
     "flower": Environment(
         ("flwr[simulation]==1.32.1", "tensorflow-cpu==2.19.1"),
         "import ray, tensorflow, flwr.simulation",
-        why="with TensorFlow 2.21 a worker of Ray's had aborted here in Abseil's mutex ('Mutex corrupt'), which could not "
-        "be repeated later; 2.19 never did",
+        why="with TensorFlow 2.21 a worker of Ray's had aborted here in Abseil's mutex ('Mutex corrupt'), which could "
+        "not be repeated later; 2.19 never did",
     ),
     "pfl-torch": Environment(
         ("torch==2.13.0", "pfl[pytorch]==0.6.0"),
