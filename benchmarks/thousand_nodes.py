@@ -77,7 +77,7 @@ class Light:
             self._beaten = now
         envelope = self.connection.poll()
         if envelope is None:
-            return self._pace.pause(now - self._busy)
+            return self._pace.pause(now - self._busy, self.connection.poll_seconds)
         message = self.connection.fetch(envelope)
         arrays = wire.unpack(message.content)["arrays"]
         metrics = MetricRecord({"num-examples": 10, "loss": 0.5, "accuracy": 0.5, "seconds": 0.0})

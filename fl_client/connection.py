@@ -79,6 +79,7 @@ class Connection:
         self._public_key = keys.public_pem(self._key.public_key())
         self._session = secrets.token_hex(16)
         self.heartbeat_seconds = heartbeat_seconds
+        self.poll_seconds = 0.0  # how far apart the server wants an idle node's polls to be; 0: it does not say
         self._channel = create_channel(address, insecure=root_certificates is None, root_certificates=root_certificates)
         self._stub = fleet_pb2_grpc.FleetStub(
             grpc.intercept_channel(
@@ -154,7 +155,10 @@ class Connection:
 
     def poll(self) -> Envelope | None:
         """Return the next message's envelope and the tree of its objects, or None when nothing waits."""
-        response = self._stub.PullMessages(fleet_pb2.PullMessagesRequest(node=self._node), timeout=CALL_SECONDS)
+        request = fleet_pb2.PullMessagesRequest(node=self._node)
+        response, call = self._stub.PullMessages.with_call(request, timeout=CALL_SECONDS)
+        told = dict(call.trailing_metadata() or ()).get(enrolment.POLL_HEADER)
+        self.poll_seconds = float(told) if told else 0.0
         if not response.messages_list:
             return None
         return message_from_proto(response.messages_list[0]), response.message_object_trees[0]

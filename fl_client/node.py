@@ -39,15 +39,18 @@ class Pace:
     """How often an idle node polls: after t seconds without a message it waits `share` * t, within the two bounds.
 
     So a waiting node adds at most `share` to any wait, and a node that has been idle for a while costs next to nothing.
+    A server of many nodes wants them further apart: then at least a `hurry`-th of that, and at most all of it.
     """
 
     share: float = 0.05
     shortest: float = 0.01
     longest: float = 1.0
+    hurry: float = 10.0
 
-    def pause(self, idle: float) -> float:
-        """Return seconds to wait after `idle` seconds without a message."""
-        return min(max(self.share * idle, self.shortest), self.longest)
+    def pause(self, idle: float, wanted: float = 0.0) -> float:
+        """Return seconds to wait after `idle` seconds without a message, or as the server wants (`wanted`)."""
+        shortest, longest = max(self.shortest, wanted / self.hurry), max(self.longest, wanted)
+        return min(max(self.share * idle, shortest), longest)
 
 
 def back_off(attempt: int, *, rng: random.Random, first: float = 0.2, longest: float = 30.0) -> float:
@@ -106,7 +109,7 @@ class Node:
                 if self._answer_one(connection):
                     busy = time.monotonic()
                 else:
-                    self._stop.wait(self._pace.pause(time.monotonic() - busy))
+                    self._stop.wait(self._pace.pause(time.monotonic() - busy, connection.poll_seconds))
         finally:
             ended.set()
             beats.join(timeout=1.0)

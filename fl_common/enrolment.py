@@ -15,6 +15,7 @@ MOST_BYTES = 16_384  # of a message; a real one has about 1,000
 
 SESSION_HEADER = "parterre-session"  # which process speaks under a key: random, made at its start
 HEARTBEAT_HEADER = "parterre-heartbeat-seconds"  # how often the server wants to hear from a node
+POLL_HEADER = "parterre-poll-seconds"  # how far apart the server wants an idle node's polls to be
 
 UNKNOWN = "this server does not know this client's key"
 REVOKED = "this client was revoked"

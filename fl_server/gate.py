@@ -42,12 +42,14 @@ from fl_server.certificates import read_public
 from fl_server.credential import CredentialPlugin
 from fl_server.enrolment import Desk, EnrolmentInterceptor, Failures
 from fl_server.liveness import Seen, Sessions
+from fl_server.polls import Polls
 from fl_server.registry import Registry
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5  # how soon a revocation reaches who is silent
 NOTE_SECONDS = 2.0  # how often is written down who was heard of
+MALFORMED = (ParterreError, ValueError, TypeError, AttributeError)  # what a stranger's metadata may raise
 
 
 class NodeGate(NodeAuthServerInterceptor):
@@ -57,7 +59,12 @@ class NodeGate(NodeAuthServerInterceptor):
     """
 
     def __init__(
-        self, state_factory: LinkStateFactory, registry: Registry | None, sessions: Sessions, seen: Seen, beat: float
+        self,
+        state_factory: LinkStateFactory,
+        registry: Registry | None,
+        sessions: Sessions,
+        seen: Seen,
+        beat: float,
     ) -> None:
         super().__init__(state_factory)
         self._registry = registry
@@ -65,6 +72,7 @@ class NodeGate(NodeAuthServerInterceptor):
         self._seen = seen
         self._heartbeat_seconds = beat
         self._id_of = functools.lru_cache(maxsize=65_536)(keys.client_id)
+        self._polls = Polls(state_factory.state(), sessions, seen)
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
@@ -72,14 +80,21 @@ class NodeGate(NodeAuthServerInterceptor):
         """Refuse who is revoked or forgotten, and what is malformed; then authenticate as Flower does."""
         if not handler_call_details.method.startswith("/flwr.proto.Fleet/"):
             return continuation(handler_call_details)
+        authenticate = functools.partial(self._authenticated, continuation, handler_call_details)
         try:
             key = get_metadata_bytes(handler_call_details.invocation_metadata, PUBLIC_KEY_HEADER)
-            if self._registry is not None and key and (why := _shut_out(self._registry, self._id_of(key))):
+            client = self._id_of(key) if key else ""
+            if self._registry is not None and client and (why := _shut_out(self._registry, client)):
                 return _unary_unary_rpc_terminator(why)
-            return super().intercept_service(continuation, handler_call_details)
-        except (ParterreError, ValueError, TypeError, AttributeError) as error:  # of what a stranger sent
-            log.info("malformed authentication metadata: %s", type(error).__name__)
-            return _unary_unary_rpc_terminator("Malformed authentication metadata")
+            return self._polls.handler(client, handler_call_details, authenticate) or authenticate()
+        except MALFORMED as error:
+            return _malformed(error)
+
+    def _authenticated(self, continuation: Callable[[Any], Any], details: grpc.HandlerCallDetails) -> Any:
+        try:
+            return super().intercept_service(continuation, details)
+        except MALFORMED as error:
+            return _malformed(error)
 
     def _wrap_method_handler(self, method_handler: Any, received_public_key: bytes) -> Any:
         flowers: Any = super()._wrap_method_handler(method_handler, received_public_key)
@@ -116,7 +131,8 @@ class NodeGate(NodeAuthServerInterceptor):
         node_id = state.get_node_id_by_public_key(request.public_key)
         if node_id is None or not liveness.take_place(state, node_id, self._heartbeat_seconds):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.UNKNOWN)
-        self._sessions.begin(client, session)
+        self._polls.mailboxes.filled(node_id)  # what it never answered waits for it again
+        self._sessions.begin(client, session, node_id)
         self._seen.now(client)
         context.send_initial_metadata(((enrolment.HEARTBEAT_HEADER, f"{self._heartbeat_seconds:g}"),))
         return ActivateNodeResponse(node_id=node_id)
@@ -139,6 +155,11 @@ class NodeGate(NodeAuthServerInterceptor):
             known = self._registry.add_key(key, {})
         if known.node != node_id:
             self._registry.settle(client, node_id)
+
+
+def _malformed(error: Exception) -> Any:
+    log.info("malformed authentication metadata: %s", type(error).__name__)
+    return _unary_unary_rpc_terminator("Malformed authentication metadata")
 
 
 @dataclass

@@ -5,6 +5,7 @@ lost until the round's deadline, and refuses heartbeats more often than every 10
 takes its place again at once, messages that it never answered are handed out again, and the interval is the server's.
 """
 
+import hmac
 import logging
 import threading
 import time
@@ -78,19 +79,28 @@ class Sessions:
     def __init__(self, *, grace: float = GRACE_SECONDS) -> None:
         self._grace = grace
         self._lock = threading.Lock()
-        self._current: dict[str, str] = {}
+        self._current: dict[str, tuple[str, int]] = {}
         self._open: dict[str, Close] = {}
         self._timers: dict[str, threading.Timer] = {}
 
-    def begin(self, client: str, session: str) -> None:
-        """Take note that `session` speaks for a client from now on."""
+    def begin(self, client: str, session: str, node_id: int) -> None:
+        """Take note that `session` speaks for a client, whose node this is, from now on."""
         with self._lock:
-            self._current[client] = session
+            self._current[client] = (session, node_id)
+
+    def node(self, client: str, session: str) -> int | None:
+        """Return the node of a client whose session this is; None for any other, and for one from before a restart."""
+        known, node_id = self._current.get(client, ("", 0))
+        return node_id if known and hmac.compare_digest(known.encode(), session.encode()) else None
 
     def is_current(self, client: str, session: str) -> bool:
         """Say whether `session` may speak for a client: no other has begun since this process started."""
         with self._lock:
-            return self._current.get(client, session) == session
+            return self._current.get(client, (session, 0))[0] == session
+
+    def __len__(self) -> int:
+        """Return how many connections are open."""
+        return len(self._open)
 
     def opened(self, client: str, close: Close) -> None:
         """Take note that a client's connection is open. `close` ends it from this side."""

@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -21,6 +22,7 @@ from fl_common.tokens import Token
 from fl_server import access, certificates
 from fl_server.control import Control
 from fl_server.enrolment import MOST_FAILURES
+from fl_server.polls import FEW, POLLS_PER_SECOND
 from fl_server.reception import OBJECT_BYTES
 from fl_server.registry import Registry
 from fl_server.streaming import Stream
@@ -262,6 +264,58 @@ def test_a_message_of_more_bytes_than_the_server_takes_is_refused_before_it_is_r
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert connection.beat()
         connection.leave()
+
+
+def test_a_session_without_a_signature_is_told_that_nothing_waits_and_is_given_no_message(server, grid):
+    from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+    from flwr.proto.node_pb2 import Node as NodeProto
+
+    key = server.enrolled()
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    with (
+        server.connection(key) as connection,
+        grpc.secure_channel(server.fleet, grpc.ssl_channel_credentials(server.authority)) as channel,
+    ):
+        request = PullMessagesRequest(node=NodeProto(node_id=connection.join()))
+        unsigned = channel.unary_unary(
+            "/flwr.proto.Fleet/PullMessages",
+            request_serializer=PullMessagesRequest.SerializeToString,
+            response_deserializer=PullMessagesResponse.FromString,
+        )
+
+        def pull(session):
+            metadata = (
+                ("flwr-public-key-bin", connection._public_key), ("flwr-timestamp", now), ("flwr-signature-bin", b"x"),
+                (enrolment.SESSION_HEADER, session),
+            )  # fmt: skip
+            return unsigned(request, metadata=metadata, timeout=20)
+
+        assert connection.poll() is None
+        assert not pull(connection._session).messages_list
+        answers = Stream(
+            grid, [Message(RecordDict(), dst_node_id=connection.node_id, message_type="train")], deadline=60
+        )
+        for session in (connection._session, "another", ""):
+            with pytest.raises(grpc.RpcError) as caught:
+                pull(session)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        message = connection.fetch(connection.poll())  # it waits for who can sign
+        connection.send(Message(message.content, reply_to=message), 0.1)
+        assert next(answers).reply.has_content()
+        connection.leave()
+
+
+def test_nodes_are_told_to_poll_less_often_where_they_are_many(server):
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connection(server.enrolled())) for _ in range(FEW + 1)]
+        for connection in connections:
+            connection.join()
+        until(lambda: connections[0].poll() is None and connections[0].poll_seconds)
+        assert connections[0].poll_seconds >= FEW / POLLS_PER_SECOND
+        for connection in connections[1:]:
+            connection.leave()
+        until(lambda: connections[0].poll() is None and not connections[0].poll_seconds)
+        connections[0].leave()
 
 
 # Out

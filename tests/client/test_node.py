@@ -29,6 +29,14 @@ def test_a_pause_adds_at_most_its_share_to_a_wait_and_stays_in_its_bounds(idle):
 
 
 @settings(max_examples=100)
+@given(seconds, st.floats(0, 100))
+def test_a_server_of_many_nodes_has_them_wait_longer_and_hurries_who_is_busy(idle, wanted):
+    pause = Pace(shortest=0.01, longest=1.0).pause(idle, wanted)
+    assert max(0.01, wanted / 10) <= pause <= max(1.0, wanted)
+    assert pause >= Pace().pause(idle)
+
+
+@settings(max_examples=100)
 @given(seconds, seconds)
 def test_who_has_been_idle_longer_never_polls_more_often(one, other):
     pauses = [Pace().pause(idle) for idle in sorted((one, other))]
