@@ -3,7 +3,8 @@
 Real gRPC on loopback, TLS and keys on. The clients are light: connections of their own, driven by one process, that
 answer with the model they were sent; nothing is trained, so what is measured is the server and the network. CPU is that
 of the server's processes; the clients' own is beside it, for they share the machine's cores.
-Run `python benchmarks/thousand_nodes.py [--nodes 1000] [--cohort 100] [--rounds 3]`; it writes benchmarks/results.
+Run `python benchmarks/thousand_nodes.py [--nodes 1000] [--cohort 100] [--rounds 3]`; it writes benchmarks/results and
+the table in docs/explanation/many-clients.md. `--page` writes the page from the result; it measures nothing.
 """
 
 import argparse
@@ -21,14 +22,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc
-import machine
 import psutil
 from flwr.app import Message, MetricRecord, RecordDict
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import fl_client.connection as connections
+from benchmarks import machine
 from fl_client.connection import Connection
 from fl_client.enrolment import enrol, fetch_authority
 from fl_client.node import Pace
@@ -38,6 +42,8 @@ from fl_server.addresses import free_ports
 
 FL = str(Path(sys.executable).parent / "fl")
 RESULT = Path(__file__).parent / "results" / "thousand_nodes.json"
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "many-clients.md"
+START, END = "<!-- measured:start -->\n", "<!-- measured:end -->\n"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
 PATIENCE = 600.0
 THREADS = 48
@@ -216,6 +222,8 @@ def measure(nodes: int, cohort: int, rounds: int) -> dict[str, Any]:
         figures["rounds"] = [
             {key: event[key] for key in ("seconds", "cohort", "replies", "rejected")} for event in taken
         ]
+        refused = [event for event in events if event["event"] == "rejected"]
+        figures["rejected"] = sorted({f"{event['reason']}: {event['detail']}" for event in refused})
         figures["errors_seen_by_clients"] = len(crowd.errors)
         figures["answered"] = sum(member.answered for member in members)
         figures["connections"] = sum(each.status == "ESTABLISHED" and each.laddr.port == fleet
@@ -225,6 +233,42 @@ def measure(nodes: int, cohort: int, rounds: int) -> dict[str, Any]:
         return figures
 
 
+def table(result: dict[str, Any]) -> str:
+    """Return the page's part on the figures."""
+    on, versions, rounds = result["machine"], result["versions"], result["rounds"]
+    parts = {
+        f"{result['nodes']:,} keys are enrolled": result["enrol"],
+        "they join: each has a connection of its own, with TLS": result["join"],
+        "ten seconds idle": result["ten_seconds_idle"],
+        f"a run of {len(rounds)} rounds over {result['cohort']} of them, from `fl run` to its end": result["run"],
+    }
+    seconds = [each["seconds"] for each in rounds]
+    lines = [
+        f"{result['date']}, {on['cpu']}, {on['cores']} cores, {on['memory_gb']:.0f} GB, flwr {versions['flwr']}, "
+        f"grpcio {versions['grpcio']}, Python {versions['python']}, commit {result['commit']}:",
+        "",
+        "| | seconds | CPU of the server's processes, s | of the clients' process, s | memory of the server, MB |",
+        "|---|---|---|---|---|",
+        f"| before | | | | {result['before']['server_memory_mb']} |",
+        *(
+            f"| {name} | {part['seconds']:.1f} | {part['server_cpu_seconds']:.1f} | {part['clients_cpu_seconds']:.1f} "
+            f"| {part['server_memory_mb']:.0f} |"
+            for name, part in parts.items()
+        ),
+        "",
+        f"A round took {median(seconds):.1f} s (median of {len(seconds)}; {min(seconds):.1f} to {max(seconds):.1f}); "
+        f"each had {result['cohort']} replies; {sum(each['rejected'] for each in rounds)} were rejected. "
+        f"{result['connections']:,} connections were open at the end.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str, result: dict[str, Any]) -> str:
+    """Return the page's text with the figures between their markers."""
+    before, _, rest = text.partition(START)
+    return before + START + table(result) + END + rest.partition(END)[2]
+
+
 def main() -> None:
     """Measure, show and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -232,7 +276,11 @@ def main() -> None:
     parser.add_argument("--cohort", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--page", action="store_true", help="write the page from the result; measures nothing")
     arguments = parser.parse_args()
+    if arguments.page:
+        PAGE.write_text(page(PAGE.read_text(), json.loads(RESULT.read_text())))
+        return
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that the server is stopped too
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -240,6 +288,8 @@ def main() -> None:
     facts = machine.facts() | {"nodes": arguments.nodes, "cohort": arguments.cohort} | figures
     arguments.out.write_text(json.dumps(facts, indent=1) + "\n")
     print(json.dumps(facts, indent=1))
+    if arguments.out == RESULT:
+        PAGE.write_text(page(PAGE.read_text(), facts))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from fl_common import enrolment, keys
 from fl_common.errors import ParterreError
 from fl_server import liveness, servers
 from fl_server.access import Access
+from fl_server.beats import Beats
 from fl_server.certificates import read_public
 from fl_server.credential import CredentialPlugin
 from fl_server.enrolment import Desk, EnrolmentInterceptor, Failures
@@ -73,6 +74,8 @@ class NodeGate(NodeAuthServerInterceptor):
         self._heartbeat_seconds = beat
         self._id_of = functools.lru_cache(maxsize=65_536)(keys.client_id)
         self._polls = Polls(state_factory.state(), sessions, seen)
+        self._beats = Beats(state_factory.state(), sessions, seen, beat)
+        self._beats.start()
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
@@ -86,7 +89,8 @@ class NodeGate(NodeAuthServerInterceptor):
             client = self._id_of(key) if key else ""
             if self._registry is not None and client and (why := _shut_out(self._registry, client)):
                 return _unary_unary_rpc_terminator(why)
-            return self._polls.handler(client, handler_call_details, authenticate) or authenticate()
+            quick = (each.handler(client, handler_call_details, authenticate) for each in (self._polls, self._beats))
+            return next(filter(None, quick), None) or authenticate()
         except MALFORMED as error:
             return _malformed(error)
 
@@ -258,6 +262,7 @@ def _desk(access: Access, registry: Registry | None, sessions: Sessions, state_f
         state = state_factory.state()
         node_id = state.get_node_id_by_public_key(key)
         if node_id is not None and state.deactivate_node(node_id):
+            liveness.give_up_halves(state, node_id)
             log.warning("the connection of node %d ended without a goodbye; it counts as lost", node_id)
 
     authority = b"" if access.insecure else read_public(access.files.ca)

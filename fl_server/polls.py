@@ -12,7 +12,6 @@ import grpc
 from flwr.app import Message
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.utils import get_metadata_str
 
 from fl_common import enrolment
 from fl_server.liveness import Seen, Sessions
@@ -74,10 +73,7 @@ class Polls:
         While nothing waits for a node the session, a secret of that process, is proof enough: it is told nothing.
         `authenticate` returns what verifies its signature first.
         """
-        if details.method != METHOD:
-            return None
-        session = get_metadata_str(details.invocation_metadata, enrolment.SESSION_HEADER) or ""
-        node_id = self._sessions.node(client, session)
+        node_id = self._sessions.node(client, details.invocation_metadata) if details.method == METHOD else None
         if node_id is None:
             return None
 

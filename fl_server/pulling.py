@@ -37,6 +37,9 @@ TOO_LARGE, MALFORMED = 901, 902  # ours: Flower's codes are small
 REASONS = {TOO_LARGE: "size", MALFORMED: "malformed"}
 MB = 1_000_000
 WITHDRAWN = b"withdrawn"  # stands on a SuperLink of ours in the place of a reply that was too large (reception.py)
+BROKEN = b"broken"  # or of one whose client was gone before it had come whole (liveness.py)
+NODE_UNAVAILABLE = 5  # Flower's ErrorCode
+GONE = "the client was gone before its reply had come whole"
 TAKEN_BACK = "the reply was larger than max_reply_mb allows, and was dropped as it came"
 
 
@@ -177,15 +180,14 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, 
             max_time=STRAGGLING_SECONDS,
             max_tries_per_object=None,
         )
-        if contents.get(message_id) == WITHDRAWN:
+        if contents.get(message_id) in (WITHDRAWN, BROKEN):
             raise ObjectIdNotPreregisteredError(message_id)
         message = inflate_object_from_contents(message_id, contents)
     except _TooLarge:
         _confirm(grid, message_id)
         return _error(grid, reply_to, f"expected at most {limit / MB:.1f} MB; got more", TOO_LARGE)
     except ObjectIdNotPreregisteredError:
-        _confirm(grid, message_id)
-        return _error(grid, reply_to, TAKEN_BACK, TOO_LARGE)
+        return _taken_back(grid, message_id, reply_to)
     except (UnexpectedObjectContentError, ValueError, TypeError, KeyError, AttributeError) as error:
         _confirm(grid, message_id)
         return _error(grid, reply_to, f"the reply cannot be read: {type(error).__name__}: {error}")
@@ -199,6 +201,14 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, 
         except RejectedReply as error:
             return _error(grid, reply_to, error.detail)
     return message
+
+
+def _taken_back(grid: GrpcGrid, message_id: str, reply_to: str) -> Message:
+    """Return the error that the mark in the place of a reply stands for."""
+    request = PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=message_id)
+    broken = grid._stub.PullObject(request).object_content == BROKEN
+    _confirm(grid, message_id)
+    return _error(grid, reply_to, *((GONE, NODE_UNAVAILABLE) if broken else (TAKEN_BACK, TOO_LARGE)))
 
 
 def _error(grid: GrpcGrid, reply_to: str, reason: str, code: int = MALFORMED) -> Message:

@@ -14,12 +14,12 @@ from flwr.serverapp import Grid
 
 from fl_common.together import members_of
 from fl_server.clock import Clock, TimedGrid
-from fl_server.pulling import Inbox, push
+from fl_server.pulling import NODE_UNAVAILABLE, Inbox, push
 
 SHORTEST_PAUSE = 0.004
 LONGEST_PAUSE = 0.25
 SHARE = 0.03  # a pause is at most this share of the time waited so far
-LOST = (3, 5)  # Flower's ErrorCode.MESSAGE_UNAVAILABLE and NODE_UNAVAILABLE
+LOST = (3, NODE_UNAVAILABLE)  # the first is Flower's ErrorCode.MESSAGE_UNAVAILABLE
 
 
 @dataclass(frozen=True)

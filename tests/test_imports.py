@@ -26,6 +26,8 @@ USE_INTERNALS = {
     "fl_server/gate.py",
     "fl_server/credential.py",
     "fl_server/liveness.py",
+    "fl_server/beats.py",
+    "fl_server/polls.py",
     "fl_server/pulling.py",
     "fl_server/reception.py",
     "fl_server/withdrawal.py",

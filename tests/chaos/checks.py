@@ -49,6 +49,7 @@ def weights_are_the_mean_of_what_was_accepted(run: Path, folder: Path, rounds: i
 
 def memory_is_level(early: Mapping[str, int], late: Mapping[str, int]) -> None:
     """The server's processes hold at most a tenth more than they did."""
+    assert early.keys() == late.keys(), "a process is missing, and what it would hold"
     assert sum(late.values()) <= GROWTH * sum(early.values()), (early, late)
 
 

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,7 @@ def suffer(federation: Federation, seed: int, impossible: frozenset[str]) -> tup
 def recovery(federation: Federation, done: Done) -> float:
     """Return the seconds from a fault to the next commit, by the time in the event."""
     times = [datetime.fromisoformat(event["time"]).timestamp() for event in federation.events("round")]
-    return round(min((each - done.at for each in times if each > done.at), default=0.0), 3)
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    return {"median": round(statistics.median(seconds), 3), "worst": max(seconds)}
+    return round(min(each - done.at for each in times if each > done.at), 3)
 
 
 def report(
@@ -102,6 +98,7 @@ def report(
     kinds = {kind: [recovery(federation, each) for each in done if each.fault.kind == kind] for kind in COUNTS}
     everything = [seconds for times in kinds.values() for seconds in times]
     facts = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seed": seed,
         "seconds": round(seconds, 1),
         "rounds": ROUNDS,
@@ -109,8 +106,8 @@ def report(
         "updates_accepted": updates,
         "faults": {kind: len(times) for kind, times in kinds.items()},
         "left_out": sorted(impossible),
-        "recovery_seconds": spread(everything),
-        "recovery_by_kind": {kind: spread(times) for kind, times in kinds.items() if times},
+        "recovery_seconds": {"median": round(statistics.median(everything), 3), "worst": max(everything)},
+        "recovery_by_kind": kinds,
         "restarted_runs": len(federation.events("restarted")),
         "rejected": len(federation.events("rejected")),
         "repeats": len(federation.events("repeat")),

@@ -82,6 +82,11 @@ def test_a_leak_into_memory_that_processes_share_is_found() -> None:
         memory_is_level(early, late)
 
 
+def test_memory_of_a_process_that_is_missing_is_not_taken_for_less() -> None:
+    with pytest.raises(AssertionError, match="missing"):
+        memory_is_level({"server": 100, "superlink": 100}, {"server": 100})
+
+
 def test_shared_pages_that_the_child_writes_to_are_its_own_from_then_on() -> None:
     with running() as tree:
         early = tree.held()

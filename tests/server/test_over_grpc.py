@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from fl_client.connection import Connection
 from fl_common import wire
 from fl_common.arrays import decode, encode
 from fl_common.settings import Settings
+from fl_server.pulling import GONE
 
 pytestmark = pytest.mark.slow
 
@@ -172,6 +173,40 @@ def test_a_killed_client_is_lost_at_once_and_the_round_does_not_wait_for_its_dea
         assert time.monotonic() - began < 600
     assert state.arrays["w"].tolist() == [1.0] * 3
     assert [each["reason"] for each in events(made, "rejected")] == ["lost"]
+
+
+@contextmanager
+def falling(server, grid):
+    """A client that is gone when it has announced a reply, before the reply's objects have come."""
+
+    def fall(*arguments, **options):
+        raise ConnectionAbortedError
+
+    def reply(connection):
+        message = connection.fetch(until(lambda: connection.beat() and connection.poll()))
+        with suppress(ConnectionAbortedError):
+            connection.send(moving()(message, None), 0.1)
+        connection.__exit__(None, None, None)
+
+    connection = Connection(server.addresses.fleet)
+    connection._stub.PushObject = fall
+    connection.join()
+    until(lambda: connection.node_id in grid.get_node_ids())
+    thread = threading.Thread(target=reply, args=(connection,), daemon=True)
+    thread.start()
+    yield
+    thread.join(20)
+    until(lambda: not list(grid.get_node_ids()))
+
+
+def test_a_client_that_falls_while_it_sends_its_reply_is_lost_and_the_round_does_not_wait(server, grid, tmp_path):
+    with falling(server, grid), client(server, moving()):
+        until(lambda: len(list(grid.get_node_ids())) == 2)
+        began = time.monotonic()
+        state, made = run(tmp_path / "run", grid, rounds=1, min_clients=2, deadline_seconds=3600)
+        assert time.monotonic() - began < 600
+    assert state.arrays["w"].tolist() == [1.0] * 3
+    assert [(each["reason"], each["detail"]) for each in events(made, "rejected")] == [("lost", GONE)]
 
 
 def test_a_client_that_is_frozen_is_lost_when_its_heartbeats_stop(server, grid, tmp_path):
