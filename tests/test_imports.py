@@ -25,6 +25,7 @@ USE_INTERNALS = {
     "fl_server/executor.py",
     "fl_server/gate.py",
     "fl_server/credential.py",
+    "fl_server/keeper.py",
     "fl_server/liveness.py",
     "fl_server/beats.py",
     "fl_server/polls.py",
