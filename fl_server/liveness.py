@@ -107,25 +107,26 @@ class Sessions:
     def __init__(self, *, grace: float = GRACE_SECONDS) -> None:
         self._grace = grace
         self._lock = threading.Lock()
-        self._current: dict[str, tuple[str, int]] = {}
+        self._current: dict[str, str] = {}
+        self._nodes: dict[str, int] = {}  # of those that have not said goodbye
         self._open: dict[str, Close] = {}
         self._timers: dict[str, threading.Timer] = {}
 
     def begin(self, client: str, session: str, node_id: int) -> None:
         """Take note that `session` speaks for a client, whose node this is, from now on."""
         with self._lock:
-            self._current[client] = (session, node_id)
+            self._current[client], self._nodes[client] = session, node_id
 
     def node(self, client: str, metadata: Sequence[tuple[str, str | bytes]]) -> int | None:
         """Return the node of the client whose session a call names; None for another, or one from before a restart."""
         session = get_metadata_str(metadata, SESSION_HEADER) or ""
-        known, node_id = self._current.get(client, ("", 0))
-        return node_id if known and hmac.compare_digest(known.encode(), session.encode()) else None
+        known = self._current.get(client, "")
+        return self._nodes.get(client) if known and hmac.compare_digest(known.encode(), session.encode()) else None
 
     def is_current(self, client: str, session: str) -> bool:
         """Say whether `session` may speak for a client: no other has begun since this process started."""
         with self._lock:
-            return self._current.get(client, (session, 0))[0] == session
+            return self._current.get(client, session) == session
 
     def __len__(self) -> int:
         """Return how many connections are open."""
@@ -154,6 +155,7 @@ class Sessions:
         """Take note that a client said goodbye: the end of its connection means no more."""
         with self._lock:
             self._open.pop(client, None)
+            self._nodes.pop(client, None)
             timer = self._timers.pop(client, None)
         if timer is not None:
             timer.cancel()
@@ -162,6 +164,7 @@ class Sessions:
         """End a client's open connection, and say why."""
         with self._lock:
             close = self._open.pop(client, None)
+            self._nodes.pop(client, None)
         if close is not None:
             close(grpc.StatusCode.UNAUTHENTICATED, why)
 

@@ -65,6 +65,12 @@ def test_who_said_goodbye_is_not_brought_back_by_what_was_heard_before(house):
     assert house.status == "offline"
 
 
+def test_after_a_goodbye_the_session_alone_proves_nothing(house):
+    house.sessions.left("client")
+    house.beat()
+    assert house.verified == 1
+
+
 def test_another_session_another_node_and_another_interval_want_a_signature(house):
     for other in ({"session": "another"}, {"session": ""}, {"node": 7}, {"interval": 3600.0}):
         before = house.verified
