@@ -207,7 +207,6 @@ def _desk(access: Access, registry: Registry | None, sessions: Sessions, state_f
         state = state_factory.state()
         node_id = state.get_node_id_by_public_key(key)
         if node_id is not None and state.deactivate_node(node_id):
-            liveness.give_up_halves(state, node_id)
             log.warning("the connection of node %d ended without a goodbye; it counts as lost", node_id)
 
     authority = b"" if access.insecure else read_public(access.files.ca)

@@ -16,12 +16,9 @@ from flwr.server.superlink.fleet.message_handler import message_handler
 from flwr.server.superlink.linkstate import LinkState
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.utils import get_metadata_str, uint64_to_int64
 
 from fl_common.enrolment import SESSION_HEADER
-from fl_server.pulling import BROKEN
-from fl_server.withdrawal import withdraw
 
 log = logging.getLogger(__name__)
 
@@ -56,31 +53,8 @@ def take_place(state: LinkState, node_id: int, heartbeat_interval: float) -> boo
         node_id, heartbeat_interval
     )
     if online:
-        give_up_halves(state, node_id)
         hand_out_again(state, node_id)
     return bool(online)
-
-
-def give_up_halves(state: LinkState, node_id: int) -> None:
-    """Take back the replies of a node that did not come whole: the process that had the rest of them is gone."""
-    store = state.object_store
-    for head in _replies(state, node_id):
-        objects = [each.object_id for each in iterate_object_tree(store.get_object_tree(head))] if head in store else []
-        if not all(map(store.get, reversed(objects))):  # the head is the last to come
-            log.info("half a reply of node %d is given up", node_id)
-            withdraw(store, head, BROKEN)
-
-
-def _replies(state: LinkState, node_id: int) -> list[str]:
-    """Return the ids of the replies of a node that nobody has taken yet."""
-    if isinstance(state, SqlLinkState):
-        query = "SELECT message_id FROM message_res WHERE src_node_id = :node"
-        return [row["message_id"] for row in state.query(query, {"node": uint64_to_int64(node_id)})]
-    if isinstance(state, InMemoryLinkState):
-        with state.lock:
-            replies = list(state.message_res_store.items())
-        return [head for head, reply in replies if reply.metadata.src_node_id == node_id]
-    return []
 
 
 def hand_out_again(state: LinkState, node_id: int) -> None:

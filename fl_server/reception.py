@@ -4,6 +4,7 @@ Flower takes any number of objects of any size from a node, and keeps them until
 as its objects come, in the SuperLink's process, before the server's part of the run has heard of it.
 """
 
+import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -20,7 +21,10 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.utils import int64_to_uint64
 
 from fl_server.limits import MB, allowed_bytes
+from fl_server.pulling import BROKEN
 from fl_server.withdrawal import withdraw
+
+log = logging.getLogger(__name__)
 
 FLEET = "/flwr.proto.Fleet/"
 MOST_OBJECTS = 50_000  # of one reply: a message, its records, arrays and chunks of arrays
@@ -56,6 +60,7 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         self._replies: OrderedDict[str, Reply] = OrderedDict()  # id of a message -> the reply to it
         self._coming: dict[int, deque[Reply]] = {}  # node -> the replies that it pushes
         self._run_limits: dict[int, float] = {}
+        self._watch(state_factory.state())
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
@@ -117,6 +122,35 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             most = f"{reply.limit / MB:.1f} MB, the most that the server takes (max_reply_mb)"
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the reply is larger than {most}")
         return call(request, context)
+
+    def _watch(self, state: LinkState) -> None:
+        """See to it that half a reply does not outlast the process that has its other half."""
+        activate, deactivate = state.activate_node, state.deactivate_node
+
+        def activated(node_id: int, heartbeat_interval: float) -> bool:
+            self._give_up_halves(node_id)
+            return activate(node_id, heartbeat_interval)
+
+        def deactivated(node_id: int) -> bool:
+            self._give_up_halves(node_id)
+            return deactivate(node_id)
+
+        state.activate_node, state.deactivate_node = activated, deactivated  # type: ignore[method-assign]
+
+    def _give_up_halves(self, node_id: int) -> None:
+        """Take back the replies of a node that did not come whole: who waits for one learns that its client is gone."""
+        store = self._stores.store()
+        with self._lock:
+            halves = [
+                reply
+                for reply in self._coming.get(node_id, ())
+                if reply.left >= 0 and reply.head in store and not all(map(store.get, reply.objects))
+            ]
+            for reply in halves:
+                reply.objects = reply.came = set()
+        for reply in halves:
+            log.warning("node %d was gone before its reply had come whole: that is given up", node_id)
+            withdraw(store, reply.head, BROKEN)
 
     def _is_known(self, head: Any) -> bool:
         """Say whether this reply was announced before: by now the run may have been told, and wait for its objects."""
