@@ -53,16 +53,6 @@ def memory_is_level(early: Mapping[str, int], late: Mapping[str, int]) -> None:
     assert sum(late.values()) <= GROWTH * sum(early.values()), (early, late)
 
 
-def clocks_were_really_off(clients: set[int], directory: Path) -> None:
-    """A client whose clock jumped was refused, dated a reply wrongly, or had its calls time out."""
-    for client in clients:
-        text = (directory / f"client-{client}.log").read_text(errors="replace")
-        assert "the clock is off by" in text
-        assert any(sign in text for sign in ("Invalid timestamp", "dated by a wrong clock", "DEADLINE_EXCEEDED")), (
-            client
-        )
-
-
 def nothing_is_left(seen: set[psutil.Process], ports: list[int], store: Path, temporary: Path) -> None:
     """No process, port, temporary file or lock is left."""
     limit = time.monotonic() + ENDING_SECONDS  # a helper that is still importing reads only then that it is to end

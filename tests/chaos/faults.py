@@ -81,7 +81,7 @@ def _line(mode: str) -> Callable[[Fault, Federation, str], None]:
 def _clock(fault: Fault, federation: Federation, detail: str) -> None:
     path = federation.orders(fault.client).with_suffix(".clock")
     order(path, CLOCK_SECONDS if fault.seconds > 2 else -CLOCK_SECONDS)
-    _later(2 * fault.seconds, lambda: order(path, 0.0))
+    federation.clocks[fault.client] = time.monotonic() + 2 * fault.seconds
 
 
 def _lie(fault: Fault, federation: Federation, detail: str) -> None:

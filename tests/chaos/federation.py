@@ -44,6 +44,7 @@ class Federation:
         self.proxy = Proxy(fleet, lines)
         self.nursery = Nursery(PRELOAD)
         self.clients: list[Any] = [None] * CLIENTS
+        self.clocks: dict[int, float] = {}  # clients whose clocks are off, and until when at least
         self.restarts = 0
         self._looked = 0.0
         self.seen: set[psutil.Process] = set()
@@ -87,6 +88,7 @@ class Federation:
             if client is None or not client.is_alive():
                 self.clients[number] = self._client(number)
         self._release_liars()
+        self._release_clocks()
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             self.seen |= set(descendants(os.getpid()))
@@ -99,6 +101,13 @@ class Federation:
             kind = json.loads(path.read_text())
             if any(event["reason"] == REASONS[kind] for event in self.events("rejected")):
                 path.unlink()
+
+    def _release_clocks(self) -> None:
+        """A clock is off until that was noticed: its client may have been cut off, or killed."""
+        for client, until in list(self.clocks.items()):
+            if time.monotonic() > until and self.clock_was_off(client):
+                order(self.orders(client).with_suffix(".clock"), 0.0)
+                del self.clocks[client]
 
     def close(self) -> None:
         """Stop everything as a person would, and kill what does not follow."""
@@ -135,6 +144,11 @@ class Federation:
     def log(self, name: str) -> str:
         path = self.directory / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def clock_was_off(self, client: int) -> bool:
+        """Say whether since its clock jumped last a client was refused, dated a reply wrongly, or had calls time out."""
+        text = self.log(f"client-{client}").rpartition("the clock is off by")[2]
+        return any(sign in text for sign in ("Invalid timestamp", "dated by a wrong clock", "DEADLINE_EXCEEDED"))
 
     def orders(self, client: int) -> Path:
         return self.directory / "orders" / str(client)
