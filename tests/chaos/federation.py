@@ -146,7 +146,7 @@ class Federation:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def clock_was_off(self, client: int) -> bool:
-        """Say whether since its clock jumped last a client was refused, dated a reply wrongly, or had calls time out."""
+        """Say whether since its clock jumped a client was refused, misdated a reply, or had calls time out."""
         text = self.log(f"client-{client}").rpartition("the clock is off by")[2]
         return any(sign in text for sign in ("Invalid timestamp", "dated by a wrong clock", "DEADLINE_EXCEEDED"))
 
