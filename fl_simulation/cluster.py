@@ -10,6 +10,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -99,7 +100,14 @@ def _config(app: App, nodes: int) -> dict[str, Scalar]:
         return config
     settings = settings_.parse(config | population.implied(config, nodes), source="the run config")
     settings.check_deployable()  # Flower's grid obeys none of what only our simulation does
-    return population.fitting(settings, nodes, "--num-supernodes").run_config()
+    config = population.fitting(settings, nodes, "--num-supernodes").run_config()
+    return config | {key: _absolute(str(config[key])) for key in ("task", "data_dir")}
+
+
+def _absolute(name: str) -> str:
+    """Return the name of a file or folder as it is found from a worker's own directory; any other as it is."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name and path.exists() and not name.isidentifier() else name
 
 
 def _join() -> None:

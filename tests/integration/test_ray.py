@@ -69,7 +69,8 @@ def simulate(app: Path, nodes: int, config: str, address: str) -> "subprocess.Co
     return subprocess.run(
         [str(BIN / "flower-simulation"), "--app", str(app), "--num-supernodes", str(nodes), "--backend", "ray",
          "--run-config", config],
-        capture_output=True, text=True, timeout=400, check=False, env=environment(RAY_ADDRESS=address, **CALM),
+        capture_output=True, text=True, timeout=400, check=False, cwd=ROOT,
+        env=environment(RAY_ADDRESS=address, **CALM),
     )  # fmt: skip
 
 
@@ -92,7 +93,12 @@ def test_rays_clients_end_in_the_weights_of_the_batched_ones(tmp_path: Path) -> 
 
 
 def test_both_nodes_of_a_cluster_do_client_work(tmp_path: Path, cluster: Cluster) -> None:
-    done = simulate(ROOT, 6, f"rounds=2 {QUIET} task='{MARKING}' min_clients=6 out='{tmp_path}/run'", cluster.address)
+    done = simulate(
+        ROOT,
+        6,
+        f"rounds=2 {QUIET} task='{MARKING.relative_to(ROOT)}' min_clients=6 out='{tmp_path}/run'",
+        cluster.address,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [event["replies"] for event in Run.open(tmp_path / "run").rounds()] == [6, 6]
     assert len(cluster.nodes()) == 2
