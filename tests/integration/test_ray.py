@@ -93,14 +93,10 @@ def test_rays_clients_end_in_the_weights_of_the_batched_ones(tmp_path: Path) -> 
 
 
 def test_both_nodes_of_a_cluster_do_client_work(tmp_path: Path, cluster: Cluster) -> None:
-    done = simulate(
-        ROOT,
-        6,
-        f"rounds=2 {QUIET} task='{MARKING.relative_to(ROOT)}' min_clients=6 out='{tmp_path}/run'",
-        cluster.address,
-    )
+    task, out = MARKING.relative_to(ROOT), tmp_path / "run"
+    done = simulate(ROOT, 6, f"rounds=2 {QUIET} task='{task}' min_clients=6 out='{out}'", cluster.address)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [event["replies"] for event in Run.open(tmp_path / "run").rounds()] == [6, 6]
+    assert [event["replies"] for event in Run.open(out).rounds()] == [6, 6]
     assert len(cluster.nodes()) == 2
 
 
