@@ -65,6 +65,7 @@ def table() -> str:
             "aggregation.py",
         ),
     ]
+    rows += [*_containers(result("containers")), *_simulated(result("simulation")["results"])]
     machine, versions = rounds["machine"], rounds["versions"]
     lines = ["| what | measured | script |", "|---|---|---|", *(f"| {a} | {b} | `{c}` |" for a, b, c in rows)]
     lines += [
@@ -74,6 +75,64 @@ def table() -> str:
         f"{rounds['date'][:10]}. `make bench` measures again; `benchmarks/results` holds every value.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _containers(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of containers."""
+    up, idle, sizes = found["up"], found["idle"], found["sizes"]
+    rounds = {count: each["round_s"] for count, each in found["scale"].items() if count.isdigit()}
+    return [
+        (
+            "images: server, client",
+            f"{sizes['server']['mb']:,} and {sizes['client']['mb']:,} MB, of which TensorFlow "
+            f"{sizes['client']['packages_mb']['tensorflow']:.0f}, and 1,421 shared by both "
+            "([what is in them](docs/reference/images.md))",
+            "containers.py",
+        ),
+        (
+            "`docker compose up` of 3 clients, images built: to the end of the first round, and of ten",
+            f"{up['first_round_s']:.0f} s, {up['end_s']:.0f} s",
+            "containers.py",
+        ),
+        (
+            "an idle client container; the server's",
+            f"{idle['client_memory_mb']:.0f} MB and {100 * idle['client_cpu_of_a_core']:.1f} % of a core; "
+            f"{idle['server_memory_mb']:.0f} MB and {100 * idle['server_cpu_of_a_core']:.0f} %",
+            "containers.py",
+        ),
+        (
+            f"a round in containers of {', '.join(rounds)} clients, all on these cores",
+            ", ".join(f"{seconds:.2g}" for seconds in rounds.values()) + " s",
+            "containers.py",
+        ),
+    ]
+
+
+def _simulated(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of the simulation."""
+    titles = {"W1": "1,000 clients of Fashion-MNIST, 100 a round, dense 784-10-10", "W2": "the same, a small CNN"}
+    rows = [
+        (
+            f"`fl simulate`: {title}",
+            f"{each['updates_a_second']['training']:,.0f} client updates/s in training, "
+            f"{each['updates_a_second']['end_to_end']:,.0f} with evaluation and checkpoint in each round; "
+            f"{each['cpu_ms_an_update']:.2g} ms CPU an update, {each['peak_memory_mb']:,} MB",
+            "simulation.py",
+        )
+        for name, title in titles.items()
+        for each in [found[name]]
+    ]
+    grown = [found[name] for name in ("G1", "G10", "G100")]
+    seconds = (f"{1000 / each['updates_a_second']['training']:.2f}" for each in grown)
+    memory = (f"{each['peak_memory_mb']:,}" for each in grown)
+    return [
+        *rows,
+        (
+            "a round of 1,000 out of 1,000, 10,000 and 100,000 simulated clients",
+            f"{', '.join(seconds)} s; peak memory {', '.join(memory)} MB",
+            "simulation.py",
+        ),
+    ]
 
 
 def main() -> None:

@@ -17,13 +17,16 @@ weights read and written each step) over its bandwidth in a copy. Writes benchma
 # ruff: noqa: E402  TensorFlow is imported with its options set before anything else imports it
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from threading import get_ident
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -44,7 +47,7 @@ from fl_server.commits import Commits
 from fl_server.rounds import Rounds
 from fl_server.runs import Run
 from fl_simulation import population
-from fl_simulation.ahead import Ahead
+from fl_simulation.ahead import Ahead, Order
 from fl_simulation.engine import BatchedEngine
 from fl_simulation.fast import settled
 from fl_simulation.fleet_grid import grid_of
@@ -175,9 +178,9 @@ def alone(engine: BatchedEngine, settings: Settings, workload: Workload) -> floa
     call = Program.__call__
 
     def timed(program: Program, *arguments: Any, **named: Any) -> Any:
-        from threading import get_ident
-
-        tensors = [tf.nest.map_structure(tf.convert_to_tensor, each) for each in arguments]
+        flat = zip(tf.nest.flatten(arguments), program._dtypes, strict=True)
+        ready = [each if isinstance(each, tf.Tensor) else tf.constant(each, dtype) for each, dtype in flat]
+        tensors = tf.nest.pack_sequence_as(arguments, ready)
         began = time.perf_counter()
         try:
             return call(program, *tensors, **named)
@@ -187,8 +190,6 @@ def alone(engine: BatchedEngine, settings: Settings, workload: Workload) -> floa
     Program.__call__ = timed  # type: ignore[method-assign]
     found = []
     weights = [tf.convert_to_tensor(each.numpy()) for each in engine.trainer.model.weights]
-    from fl_simulation.ahead import Order
-
     for number in range(1, 12):
         clients = tuple(engine._forecast.cohort(number, workload.clients))
         ready = engine._ahead._ready(Order(number, clients, clients, settings.partitions))
@@ -225,8 +226,6 @@ def flops_of(model: keras.Model) -> float:
 
 def machine() -> tuple[float, float]:
     """Return this machine's operations a second in a large product, and bytes a second in a copy, on all cores."""
-    from concurrent.futures import ThreadPoolExecutor
-
     matrix = tf.random.normal((SQUARE, SQUARE))
     source = [np.ones(COPIED // 4, np.float32) for _ in range(cores())]
     goal = [np.empty_like(each) for each in source]
@@ -248,8 +247,6 @@ def machine() -> tuple[float, float]:
 
 def main() -> None:
     """Profile the workloads named, one a process: TensorFlow's threads are set once."""
-    import subprocess
-
     names = sys.argv[1:] or ["W1", "W2", "W4"]
     if len(names) > 1:
         for name in names:
