@@ -22,6 +22,7 @@ import os, sys, mmap
 held = bytearray(os.urandom(1 << 20)) * 60
 down, up = os.pipe(), os.pipe()
 if os.fork() == 0:
+    os.close(down[1])  # else it would never read the end
     for line in os.fdopen(down[0]):
         exec(line)
         os.write(up[1], b"done\\n")
@@ -31,6 +32,8 @@ for line in sys.stdin:
     os.write(down[1], line.encode())
     os.read(up[0], {MB})
     print(flush=True)
+os.close(down[1])
+os.wait()
 """
 
 
