@@ -47,14 +47,24 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def short() -> Iterator[Path]:
+    """Give a directory with a short name: that of a socket has room for 107 letters, and Ray's own are long."""
+    path = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Iterator[Cluster]:
     """Two nodes of one CPU each."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "marks").mkdir()
-    short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets have long names below it
     port, clients = free_ports(2)
     address = f"127.0.0.1:{port}"
-    common = ("--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={short}")
+    common = (
+        "--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={short}",
+        "--min-worker-port=0", "--max-worker-port=0",  # any: Ray's own range may hold the ports that were drawn
+    )  # fmt: skip
     variables = {**CALM, "MARKS": str(folder / "marks"), "PYTHONPATH": str(ROOT)}
     with processes(folder) as start:
         head = ("--head", f"--port={port}", f"--ray-client-server-port={clients}", "--include-dashboard=false")
@@ -62,7 +72,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             process = start(str(BIN / "ray"), "start", *where, *common, log=log, **variables)
             until(lambda log=log: "Ray runtime started" in (folder / log).read_text(), f"Ray's {log} node", process)
         yield Cluster(address, folder / "marks")
-    shutil.rmtree(short, ignore_errors=True)
 
 
 def simulate(app: Path, nodes: int, config: str, address: str) -> "subprocess.CompletedProcess[str]":
