@@ -77,10 +77,14 @@ def alone(directory: Path) -> dict[str, float]:
     fleet, control, appio = free_ports(3)
     ports = ["--fleet-port", str(fleet), "--control-port", str(control), "--appio-port", str(appio)]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": ENVIRONMENT}
-    server = subprocess.Popen([FL, "server", "--store", str(directory), *ports], **quiet)
-    client = subprocess.Popen([FL, "client", "--server", f"127.0.0.1:{fleet}"], **quiet)
+    store, token = ("--store", str(directory)), directory.with_name("token")
+    for command in (["certs", "init", *store], ["enroll", "token", *store, "--file", str(token)]):
+        subprocess.run([FL, *command], check=True, **quiet)
+    server = subprocess.Popen([FL, "server", *store, *ports], **quiet)
+    own = ["--token-file", str(token), "--state", str(directory.with_name("state"))]
+    client = subprocess.Popen([FL, "client", "--server", f"127.0.0.1:{fleet}", *own], **quiet)
     try:
-        run = ["run", "--server", f"127.0.0.1:{control}", "--rounds", "3", "--set", "min_clients=1"]
+        run = ["run", *store, "--server", f"127.0.0.1:{control}", "--rounds", "3", "--set", "min_clients=1"]
         time.sleep(5)
         subprocess.run([FL, *run], check=True, capture_output=True, env=ENVIRONMENT)
         time.sleep(20)  # polling backs off in proportion to the time since the last message
