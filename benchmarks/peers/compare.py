@@ -5,6 +5,8 @@ take turns, `--repeats` times; figures are medians. What does not install or doe
 `--prefix` is put before each command, to give it a quiet machine.
 """
 
+# ruff: noqa: E402  the environment is taken down before anything is imported that changes it
+
 import argparse
 import json
 import os
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+ENVIRONMENT = dict(os.environ)  # before anything imports TensorFlow as a deployed client has it, without oneDNN
 
 from benchmarks.machine import facts
 from benchmarks.peers.engines import ENGINES, OURS, ours
@@ -48,7 +52,7 @@ def run(engine: str, name: str, asked: argparse.Namespace) -> dict[str, Any]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         if engine == OURS:
-            command, variables = ours(name, f"{folder}/run"), dict(os.environ)
+            command, variables = ours(name, f"{folder}/run"), dict(ENVIRONMENT)
         else:
             command, variables = ENGINES[engine].command(name, asked.seconds), ENGINES[engine].variables()
         command = [*shlex.split(asked.prefix), *BEGIN, *command]

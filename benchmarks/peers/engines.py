@@ -11,6 +11,7 @@ from benchmarks.peers.plans import CACHE, plan_of, workload
 
 HERE = Path(__file__).parent
 OURS = "parterre"
+NOT_THEIRS = ("OPENBLAS_", "FL_", "PYTHON", "TF_ENABLE_ONEDNN")  # variables that are this machine's, or ours
 MODELS = {"ragged": "mlp"}  # the model of a task file that is not named after it
 
 
@@ -41,7 +42,7 @@ class Engine:
     def variables(self) -> dict[str, str]:
         """Return the environment variables it is run with; its environment's commands come first on the path."""
         path = f"{CACHE / self.environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("OPENBLAS_", "FL_", "PYTHON"))}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(NOT_THEIRS)}
         threads = {"OMP_NUM_THREADS": "1"} if self.torchrun else {}
         return kept | threads | {"PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "FLWR_TELEMETRY_ENABLED": "0"}
 
