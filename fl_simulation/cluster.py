@@ -6,6 +6,7 @@ The cluster is that of RAY_ADDRESS, or the one that `ray start` began here, or o
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -74,6 +75,7 @@ def on_ray(app: App, nodes: int, *, verbose: bool) -> None:
     from flwr.simulation import run_simulation
 
     _join()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     try:
         run_simulation(whole, client, nodes, backend_config=dict(ONE_CORE), verbose_logging=verbose)
     except KeyboardInterrupt:

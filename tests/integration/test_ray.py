@@ -161,7 +161,8 @@ def test_a_foreign_app_has_its_run_config_and_its_state(tmp_path: Path, cluster:
             @server.main()
             def main(grid, context):
                 start = ArrayRecord([np.zeros(1)])
-                rule = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)  # nodes come one after the other
+                # Nodes come one after the other, and how many are asked is settled by how many are there at first.
+                rule = FedAvg(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
                 result = rule.start(grid, start, num_rounds=2)
                 print("result", result.arrays.to_numpy_ndarrays()[0].tolist())
             """
