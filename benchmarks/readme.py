@@ -6,6 +6,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+Row = tuple[str, str, str]  # what, measured, script
+
 START, END = "<!-- measured:start -->\n", "<!-- measured:end -->\n"
 
 
@@ -16,11 +18,31 @@ def result(name: str) -> dict[str, Any]:
 
 def table() -> str:
     """Return the table as Markdown."""
-    rounds, start, folds = (result(name) for name in ("deployed_round", "startup", "aggregation"))
-    phases, inside = rounds["ours_phases_median_s"], rounds["inside_the_phases_median_s"]
-    client = start["client_alone"]
-    shared = start["up_4_clients_memory_mb"]
+    deployed = result("deployed_round")
     rows = [
+        *_deployed(deployed),
+        *_started(result("startup")),
+        *_folded(result("aggregation")),
+        *_containers(result("containers")),
+        *_simulated(result("simulation")["results"]),
+    ]
+    machine, versions = deployed["machine"], deployed["versions"]
+    lines = ["| what | measured | script |", "|---|---|---|", *(f"| {a} | {b} | `{c}` |" for a, b, c in rows)]
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['cores']} virtual cores, {machine['memory_gb']:.0f} GB, shared and noisy; Python "
+        f"{versions['python']}, flwr {versions['flwr']}, TensorFlow {versions.get('tensorflow-cpu', '')}; "
+        f"{deployed['date'][:10]}. `make bench` measures the server's rows again, `python benchmarks/SCRIPT` those of "
+        "one script; `benchmarks/results` holds every value, with its own date.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _deployed(rounds: dict[str, Any]) -> list[Row]:
+    """Return the rows of a deployed round."""
+    phases, inside = rounds["ours_phases_median_s"], rounds["inside_the_phases_median_s"]
+    evaluates = max(inside["slowest client evaluates"], inside["server evaluates"])
+    return [
         (
             "a round (train and evaluate), 2 clients, digits, `mlp`",
             f"{rounds['ours_median_s']:.2f} s with TLS and signed calls; the same app on stock Flower processes, with "
@@ -30,12 +52,18 @@ def table() -> str:
         (
             "where that round goes",
             f"train {phases['train'] * 1e3:.0f} ms, of which computing {inside['slowest client trains'] * 1e3:.0f}; "
-            f"evaluate {phases['evaluate'] * 1e3:.0f} ms, of which computing "
-            f"{max(inside['slowest client evaluates'], inside['server evaluates']) * 1e3:.0f}; aggregate "
+            f"evaluate {phases['evaluate'] * 1e3:.0f} ms, of which computing {evaluates * 1e3:.0f}; aggregate "
             f"{phases['aggregate'] * 1e3:.0f} ms; commit {phases['commit'] * 1e3:.0f} ms. "
             "The rest of the phases is gRPC calls and polling",
             "deployed_round.py",
         ),
+    ]
+
+
+def _started(start: dict[str, Any]) -> list[Row]:
+    """Return the rows of starting, and of what idles."""
+    client, shared = start["client_alone"], start["up_4_clients_memory_mb"]
+    return [
         (
             "`fl up` with 4 clients, from the command to the end of the first round",
             f"{start['up_4_clients_median']['to_first_round_s']:.1f} s",
@@ -48,6 +76,12 @@ def table() -> str:
         ),
         ("an idle client", f"{client['idle_cpu_percent']:.1f} % of a core", "startup.py"),
         ("`fl --help`", f"{start['help_median_s']:.2f} s", "startup.py"),
+    ]
+
+
+def _folded(folds: dict[str, Any]) -> list[Row]:
+    """Return the rows of aggregation."""
+    return [
         *(
             (
                 f"aggregating {name}",
@@ -65,19 +99,9 @@ def table() -> str:
             "aggregation.py",
         ),
     ]
-    rows += [*_containers(result("containers")), *_simulated(result("simulation")["results"])]
-    machine, versions = rounds["machine"], rounds["versions"]
-    lines = ["| what | measured | script |", "|---|---|---|", *(f"| {a} | {b} | `{c}` |" for a, b, c in rows)]
-    lines += [
-        "",
-        f"{machine['cpu']}, {machine['cores']} virtual cores, {machine['memory_gb']:.0f} GB, shared and noisy; Python "
-        f"{versions['python']}, flwr {versions['flwr']}, TensorFlow {versions.get('tensorflow-cpu', '')}; "
-        f"{rounds['date'][:10]}. `make bench` measures again; `benchmarks/results` holds every value.",
-    ]
-    return "\n".join(lines) + "\n"
 
 
-def _containers(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _containers(found: dict[str, Any]) -> list[Row]:
     """Return the rows of containers."""
     up, idle, sizes = found["up"], found["idle"], found["sizes"]
     rounds = {count: each["round_s"] for count, each in found["scale"].items() if count.isdigit()}
@@ -108,7 +132,7 @@ def _containers(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _simulated(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _simulated(found: dict[str, Any]) -> list[Row]:
     """Return the rows of the simulation."""
     titles = {"W1": "1,000 clients of Fashion-MNIST, 100 a round, dense 784-10-10", "W2": "the same, a small CNN"}
     rows = [

@@ -42,6 +42,7 @@ OBJECT_WAIT_SECONDS = 0.01  # first wait for an object that the server has annou
 OBJECT_WAIT_LIMIT = 60.0
 CALL_SECONDS = 30.0  # a small call that takes longer counts as a lost connection
 
+LONGEST_POLL_SECONDS = 30.0
 RETURN_SECONDS = 0.1  # pause before the open call is made again after a lost connection
 
 Envelope = tuple[Message, ObjectTree]
@@ -158,7 +159,7 @@ class Connection:
         request = fleet_pb2.PullMessagesRequest(node=self._node)
         response, call = self._stub.PullMessages.with_call(request, timeout=CALL_SECONDS)
         told = dict(call.trailing_metadata() or ()).get(enrolment.POLL_HEADER)
-        self.poll_seconds = float(told) if told else 0.0
+        self.poll_seconds = seconds_told(told)
         if not response.messages_list:
             return None
         return message_from_proto(response.messages_list[0]), response.message_object_trees[0]
@@ -250,6 +251,14 @@ class Connection:
         call, self._stay = self._stay, None
         if call is not None:
             call.cancel()
+
+
+def seconds_told(told: Any) -> float:
+    """Return what a server wants in a header, 0 where that is no length of time; however long, a node polls again."""
+    try:
+        return min(max(0.0, float(told)), LONGEST_POLL_SECONDS) if told else 0.0
+    except ValueError:
+        return 0.0
 
 
 def raise_if_refused(error: grpc.RpcError) -> None:

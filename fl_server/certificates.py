@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,10 +183,8 @@ def read_public(path: Path) -> bytes:
 def normal(name: str) -> str:
     """Return a name or address in the one way that certificates are compared by. Raises SecretError."""
     bare = name.strip().strip("[]")
-    try:
+    with suppress(ValueError):  # what is no address is a name
         return str(ipaddress.ip_address(bare))
-    except ValueError:
-        pass
     try:
         text = bare.encode("idna").decode("ascii").lower()
     except UnicodeError:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from fl_cli import certs, clients, enroll
 from fl_common import keys
-from fl_common.errors import AccessError, ParterreError
+from fl_common.errors import AccessError, ParterreError, SecretError
 from fl_common.tokens import Token
 from fl_server import access, certificates
 from fl_server.registry import FILE, Registry
@@ -67,6 +67,20 @@ def test_certs_init_makes_a_ca_and_a_certificate_for_the_names_given_and_this_ma
     }  # fmt: skip
     for path in (home / "ca.crt", home / "server.crt"):
         assert str(path) in made.output
+
+
+def test_certs_init_takes_note_of_somebody_elses_certificates_so_that_tokens_name_their_ca(
+    fl: Fl, tmp_path: Path
+) -> None:
+    company = certificates.init(tmp_path / "company", ["fl.example.org"])
+    own = ("--certificate", str(company.certificate), "--key", str(company.key), "--ca", str(company.ca))
+    made = fl("certs", "init", *own)
+    assert made.exit_code == 0, made.output
+    assert "fl.example.org" in made.output
+    assert not (tmp_path / ".superlink" / "ca.key").exists()
+    assert Token.parse(fl("enroll", "token").stdout.strip()).fingerprint == company.fingerprint
+    with pytest.raises(SecretError, match="go together"):
+        fl("certs", "init", *own[:4])
 
 
 def test_certs_init_again_keeps_the_ca_and_its_clients(fl: Fl) -> None:

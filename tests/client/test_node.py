@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client.connection import Connection
+from fl_client.connection import LONGEST_POLL_SECONDS, Connection, seconds_told
 from fl_client.node import Pace, back_off
 from fl_common.arrays import decode, encode
 from fl_server.streaming import Stream
@@ -207,3 +207,11 @@ def test_a_node_comes_back_to_a_server_that_has_forgotten_everything(served, ser
         (node,) = nodes(another)
         assert ask(another, node)[node].has_content()
         another.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [(None, 0.0), ("2.5", 2.5), ("inf", LONGEST_POLL_SECONDS), ("nan", 0.0), ("-1", 0.0), ("soon", 0.0)],
+)
+def test_no_server_can_have_a_node_poll_never_again(told, seconds):
+    assert seconds_told(told) == seconds

@@ -13,6 +13,7 @@ import pytest
 
 from fl_common.tasks import digits
 from tests.e2e.stack import ROOT, Stack, engine, until
+from tests.e2e.test_images import TASK
 
 pytestmark = pytest.mark.docker
 
@@ -27,6 +28,8 @@ def stacks() -> Iterator[list[Stack]]:
     yield begun
     for stack in begun:
         stack.down()
+        if stack.engine.images.list(PROMETHEUS):
+            stack.engine.images.remove(PROMETHEUS)
 
 
 def started(
@@ -45,10 +48,7 @@ def test_each_client_trains_on_a_folder_of_its_own(stacks: list[Stack], tmp_path
     (x, y), _ = digits.load()
     sizes = {"site-a": 300, "site-b": 400, "site-c": 500}
     for site, size in sizes.items():
-        (tmp_path / site).mkdir()
-        names = ",".join(f"pixel{number}" for number in range(64))
-        table = np.column_stack([x[:size], y[:size]])
-        np.savetxt(tmp_path / site / "data.csv", table, "%g", ",", header=f"{names},label", comments="")
+        written(tmp_path / site, x[:size], y[:size])
     stack = started(stacks, "data", "compose.data.yaml", DATA_DIR=str(tmp_path))
     assert stack.wait("digits")["rounds"] == 3
     assert [event["cohort"] for event in stack.events("digits", "round")] == [3] * 3
@@ -57,6 +57,29 @@ def test_each_client_trains_on_a_folder_of_its_own(stacks: list[Stack], tmp_path
         (container,) = stack.containers(site)
         held = container.exec_run(["sh", "-c", "ls /data; wc -l < /data/data.csv"]).output.decode().split()
         assert held == ["data.csv", str(size + 1)]
+
+
+def test_a_task_of_ones_own_trains_on_the_clients_own_folders(stacks: list[Stack], tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "my_task.py").write_text(TASK)
+    rng = np.random.default_rng(0)
+    for site in ("site-a", "site-b", "site-c"):
+        x = rng.normal(size=(90, 4))
+        written(tmp_path / site, x, x.sum(axis=1) > 0)
+    stack = started(
+        stacks, "data-task", "compose.task.yaml", "compose.data.yaml", "compose.data-task.yaml",
+        DATA_DIR=str(tmp_path), TASK="my_task", TASK_DIR=str(tmp_path / "tasks"),
+    )  # fmt: skip
+    assert stack.wait("my_task")["rounds"] == 3
+    assert [event["replies"] for event in stack.events("my_task", "round")] == [3] * 3
+
+
+def written(folder: Path, x: Any, y: Any) -> None:
+    """Write examples as a site's csv file."""
+    folder.mkdir()
+    names = ",".join(f"x{number}" for number in range(x.shape[1]))
+    np.savetxt(folder / "data.csv", np.column_stack([x, y]), "%g", ",", header=f"{names},label", comments="")
 
 
 def test_certificates_of_ones_own_are_what_the_server_shows(stacks: list[Stack], tmp_path: Path) -> None:

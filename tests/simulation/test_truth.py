@@ -50,9 +50,11 @@ def test_the_built_in_models_end_in_the_weights_of_the_deployed_client(tmp_path:
             pytest.param(task, model, engines, marks=pytest.mark.slow)
             for task, model, engines in (
                 ("fashion_mnist", "2nn", ("loop", "keras")),
+                ("fashion_mnist", "cnn", ("loop", "keras")),
                 ("mnist", "", ("vectorized", "loop", "keras")),
                 ("mnist", "cnn", ("loop", "keras")),
                 ("cifar10", "mlp", ("vectorized", "keras")),
+                ("cifar10", "2nn", ("vectorized", "keras")),
                 ("cifar10", "", ("loop", "keras")),
             )
         ),
