@@ -134,7 +134,7 @@ def test_a_task_of_ones_own_in_an_image_of_three_lines(stack: Stack, tmp_path: P
         (tmp_path / "Dockerfile").write_text(
             f"FROM parterre-{role}\nCOPY my_own_task.py /task/\nENV FL_TASK=my_own_task\n"
         )
-        stack.engine.images.build(path=str(tmp_path), tag=f"my-{role}")
+        stack.engine.images.build(path=str(tmp_path), tag=f"my-{role}", rm=True, forcerm=True)
     override = tmp_path / "compose.own.yaml"
     override.write_text(
         "services:\n  server: {image: my-server, environment: {FL_TASK: my_own_task}}\n  client: {image: my-client}\n"

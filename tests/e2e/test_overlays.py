@@ -195,4 +195,4 @@ def prometheus(folder: Path) -> None:
         "RUN mkdir /prometheus && chown 65534:65534 /prometheus\n"
         'USER 65534:65534\nVOLUME /prometheus\nENTRYPOINT ["/bin/prometheus"]\n'
     )
-    engine().images.build(path=str(folder), tag=PROMETHEUS)
+    engine().images.build(path=str(folder), tag=PROMETHEUS, rm=True, forcerm=True)
