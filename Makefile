@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 RAY := build/ray-venv
 # pip's own index, where one is configured, is uv's too.
 UV = index=$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true); \
@@ -64,11 +65,14 @@ bench-peers: $(STAMP) ## measure beside other simulators, each in an environment
 	@$(BIN)/python benchmarks/peers/page.py
 
 # uv installs the lock several times faster than pip; byte-compiling once saves seconds at every start of TensorFlow.
+# A .venv of a Python that we do not run on, that has moved or was removed, is made anew.
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Parterre needs Python 3.11, 3.12 or 3.13; none was found. Set PYTHON=/path/to/python3." >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test ! -e $(VENV) || $(BIN)/python -c '$(FITS)' 2>/dev/null || { echo "$(VENV) is of another Python: it is made anew"; rm -rf $(VENV); }
+	@test -x $(BIN)/python || { echo "making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing $$(grep -c '^[a-z]' requirements.lock) packages into $(VENV), once: about 3 GB on the disk, and some minutes"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
-	@$(UV) pip install --quiet --compile-bytecode -r requirements.lock
+	@$(UV) pip install --compile-bytecode -r requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 import click
 import typer
 
-from fl_cli.main import ENVIRONMENT, register
+from fl_cli.main import register
+from fl_common.environment import DEFAULTS
 from fl_common.settings import ENVIRONMENT_PREFIX, Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -45,12 +46,15 @@ COMMANDS_HEAD = f"""# Commands
 {NOTE}
 
 A command exits with 0 when it did what it was asked; with 2 for a mistake in what it was given (an option, a setting, a
-task, data, a strategy); with 1 for any other error. Stopped by a signal, `fl up` and `fl resume` exit with 128 and the
+task, data, a strategy); with 3 for a run that finished with gaps (a round had the updates of less than half of the
+clients that it asked), unless `--allow-partial` is given; with 1 for any other error. Stopped by a signal, `fl up` and
+`fl resume` exit with 128 and the
 signal's number, `fl run`, which then only stops following, with 130, `fl server` and `fl client` with 0. An error goes
 to standard error and says what was expected, what came and what to do.
 
 Where they are not set already, `fl` sets for itself and all it starts:
-{", ".join(f"`{name}={value}`" for name, value in ENVIRONMENT.items())}.
+{", ".join(f"`{name}={value}`" for name, value in DEFAULTS.items())}.
+`KERAS_BACKEND` is set to `tensorflow`, and what a `keras.json` says does not count: set such things in the task.
 """
 
 

@@ -30,6 +30,9 @@ def init(
     ] = None,
     days: Annotated[int, typer.Option(min=1, help="Lifetime of the server certificate.")] = 90,
     ca_days: Annotated[int, typer.Option(min=1, help="Lifetime of the CA, where it is made now.")] = 3650,
+    new_ca: Annotated[
+        bool, typer.Option("--new-ca", help="Make another CA: then every client needs a new token.", show_default=False)
+    ] = False,
     certificate: Certificate = None,
     key: Key = None,
     ca: Authority = None,
@@ -39,8 +42,9 @@ def init(
 
     With --certificate, --key and --ca nothing is made: these are checked, and noted for the commands beside the server.
     """
-    from fl_server import access, certificates
+    from fl_server import access, certificates, own_certificates
     from fl_server.access import own_names
+    from fl_server.authority import normal
     from fl_server.certificates import LOCAL_NAMES
 
     home = options.home_of(store)
@@ -48,8 +52,8 @@ def init(
         _tell(access.prepare(home, files=own).files, certificates.describe(own.certificate).names)
         return
     names = names_of(name) or own_names("0.0.0.0")  # noqa: S104 - asks for this machine's names; nothing listens
-    wanted = list(dict.fromkeys(map(certificates.normal, [*names, *LOCAL_NAMES])))
-    files = certificates.init(home, wanted, days=days, ca_days=ca_days)
+    wanted = list(dict.fromkeys(map(normal, [*names, *LOCAL_NAMES])))
+    files = own_certificates.init(home, wanted, days=days, ca_days=ca_days, new_ca=new_ca)
     _tell(files, wanted)
 
 

@@ -25,6 +25,21 @@ def client(
         str, typer.Option(envvar="FL_DATA", help="This client's own data: npz, csv, parquet, or a folder of images.")
     ] = "",
     label: Annotated[str, typer.Option(envvar="FL_LABEL", help="Label column of --data. (default: label)")] = "",
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(envvar="FL_IGNORE", help="A column of --data that is no feature; may be given several times."),
+    ] = None,
+    data_dir: Annotated[
+        str, typer.Option(envvar="FL_DATA_DIR", help="Folder of a built-in task's files. (default: a download)")
+    ] = "",
+    private_schema: Annotated[
+        bool,
+        typer.Option(
+            "--private-schema",
+            envvar="FL_PRIVATE_SCHEMA",
+            help="Tell the server salted hashes in the place of the names of columns and classes.",
+        ),
+    ] = False,
     state: Annotated[
         str,
         typer.Option(
@@ -32,6 +47,17 @@ def client(
             help="Directory of this client's key and of what `fl health` reads. (default: one below "
             "~/.parterre/clients that no other client uses)",
         ),
+    ] = "",
+    states: Annotated[
+        str,
+        typer.Option(
+            envvar="FL_STATES",
+            help="Where no --state is given: directory of several clients' state directories, of which this one takes "
+            "the first that no other uses.",
+        ),
+    ] = "",
+    pulse: Annotated[
+        str, typer.Option(envvar="FL_PULSE", help="Directory of what `fl health` reads. (default: that of --state)")
     ] = "",
     token_file: Annotated[
         str,
@@ -63,7 +89,13 @@ def client(
             task=task,
             data=data,
             label=label,
+            ignore=tuple(ignore or ()),
+            data_dir=data_dir,
+            private_schema=private_schema,
+            schema_secret=os.environ.pop("FL_SCHEMA_SECRET", ""),
             state=state,
+            states=states,
+            pulse=pulse,
             ca=ca,
             token=token,
             token_file=token_file,

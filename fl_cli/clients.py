@@ -14,6 +14,7 @@ from fl_cli import options
 from fl_cli.table import ago, print_json, seconds_of, table
 from fl_common.errors import SettingsError
 
+GONE_SECONDS = 300.0  # not heard of: a server notes who is there more often than that
 LEDGER = "clients.json"  # of each run: {node id: {"client", "rounds", "rejected": {reason: n}, ...}}
 
 clients = typer.Typer(
@@ -127,8 +128,16 @@ def _row(client: Any, account: Account, now: float) -> tuple[str, ...]:
         ago(client.seen, now),
         str(account.rounds),
         str(account.rejected.total()),
-        "revoked" if client.revoked is not None else "",
+        _state(client, now),
     )
+
+
+def _state(client: Any, now: float) -> str:
+    if client.revoked is not None:
+        return "revoked"
+    if now - (client.seen or client.since) > GONE_SECONDS:
+        return "gone"
+    return f"killed {ago(client.killed_at, now)}, {client.killed}" if client.killed_at else ""
 
 
 def _as_json(client: Any, account: Account) -> dict[str, Any]:
@@ -140,6 +149,8 @@ def _as_json(client: Any, account: Account) -> dict[str, Any]:
         "since": client.since,
         "seen": client.seen,
         "revoked": client.revoked,
+        "killed": client.killed,
+        "killed_at": client.killed_at,
         "rounds": account.rounds,
         "rejected": dict(account.rejected),
     }

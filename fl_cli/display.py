@@ -5,31 +5,43 @@
 
 import json
 import sys
+import time
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self, TextIO
 
-from fl_cli.words import DESCRIBE, Event, alike, more_left_out
+from fl_cli.words import DESCRIBE, Event, alike, finished, more_left_out
+
+REPLIED = "replied"
 
 
 class Display(ABC):
     """Shows events; use it as a context manager, so that the terminal is given back whatever happens."""
 
     @staticmethod
-    def for_terminal(*, as_json: bool = False, out: TextIO | None = None) -> "Display":
-        """Return JSON lines where asked for, a live table where `out` (stdout) is a terminal, plain lines otherwise."""
+    def for_terminal(
+        *, as_json: bool = False, out: TextIO | None = None, unfinished: str = "stopped", began: float | None = None
+    ) -> "Display":
+        """Return JSON lines where asked for, a live table where `out` (stdout) is a terminal, plain lines otherwise.
+
+        unfinished: what a live table says where it ends before the run does. began: when the command did that runs all
+        of the run, on the monotonic clock; by default a run is said to have taken what its rounds took.
+        """
         out = out or sys.stdout
         if as_json:
             return JsonLines(out)
         if not out.isatty():
-            return PlainLines(out)
+            return PlainLines(out, began=began)
         from fl_cli.live import LiveTable
 
-        return LiveTable.on(out)
+        return LiveTable.on(out, unfinished=unfinished, began=began)
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
         """Show one event. Unknown ones are left out."""
+
+    def doing(self, text: str) -> None:  # noqa: B027  a program is told events only
+        """Show what is waited for, before there are events."""
 
     def close(self) -> None:  # noqa: B027  lines need no closing
         """Give the terminal back."""
@@ -50,6 +62,8 @@ class JsonLines(Display):
         self._out = out
 
     def on_event(self, event: Event) -> None:
+        if event.get("event") == REPLIED:  # it is in no log of a run
+            return
         self._out.write(json.dumps(event) + "\n")
         self._out.flush()
 
@@ -57,14 +71,17 @@ class JsonLines(Display):
 class PlainLines(Display):
     """One line of words an event, for logs and pipes."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, *, began: float | None = None) -> None:
         self._out = out
+        self._began = began
         self._rounds: int | None = None
-        self._said = ""
+        self._said = self._doing = ""
         self._left_out: Event = {}
         self._more = 0
 
     def on_event(self, event: Event) -> None:
+        if event["event"] == REPLIED:
+            return
         if alike(event, self._left_out):
             self._more += 1
             return
@@ -76,11 +93,19 @@ class PlainLines(Display):
         if describe is None:
             return
         text = describe(event)
+        if event["event"] == "finished" and self._began is not None:
+            text = finished(event, time.monotonic() - self._began)
         if event["event"] == "round" and self._rounds:
             text = text.replace(f"round {event['round']}:", f"round {event['round']}/{self._rounds}:", 1)
         if text != self._said:  # the same clients are still waited for
             self._say(text)
         self._said = text
+
+    def doing(self, text: str) -> None:
+        what = text.partition(":")[0]
+        if what != self._doing:  # not each of them, as it comes
+            self._say(text)
+        self._doing = what
 
     def close(self) -> None:
         if self._more:

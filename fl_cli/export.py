@@ -1,27 +1,34 @@
 """`fl export RUN`: a run's model as others use it: Keras file, SavedModel, TFLite, or its bare weights."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from filecmp import cmp
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fl_cli import runs
+from fl_cli import options, runs
 from fl_cli.words import size
-from fl_common.errors import ParterreError, StoreError
+from fl_common.errors import HeldError, ParterreError, StoreError
 from fl_server import checkpoints
+from fl_server import trust as trust_
 from fl_server.checkpoints import Checkpoint
 from fl_server.disk import plainly
+from fl_server.npz import write_npz
 from fl_server.runs import Run
 
 if TYPE_CHECKING:
+    from fl_common.arrays import Arrays
     from fl_common.lean import keras
 
 MODEL = "model.keras"
+EXAMPLES = 3  # of the task's own, on which an export is tried where nothing can be drawn
 
 
 class Format(StrEnum):
@@ -54,12 +61,14 @@ def export(
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="The best round by keep_best instead of the last.")] = False,
     store: runs.Store = runs.STORE,
+    trust: options.Trust = False,
 ) -> None:
     """Write a run's model as a Keras file, a SavedModel, for TFLite, or its weights by variable name (npz)."""
     found = runs.find(run, store)
     path = out or found.directory / (f"best-{NAMES[format_]}" if best else NAMES[format_])
     _check_target(path, format_)
-    WRITERS[format_](Source(found, best=best), path)
+    WRITERS[format_](Source(found, best=best, trusted=trust), path)
+    _keep_sum(found, path)
     typer.echo(f"{path} ({size(_size(path))})")
 
 
@@ -69,38 +78,72 @@ class Source:
 
     run: Run
     best: bool = False
+    trusted: bool = False
 
-    @property
+    @cached_property
     def complete(self) -> Path | None:
-        """The run's model.keras, where that is what is exported."""
+        """The run's model.keras, where that is what is exported, and what the run wrote. It is said where it is not."""
         path = self.run.directory / MODEL
-        return path if not self.best and self.run.status == "finished" and path.is_file() else None
+        if self.best or self.run.status != "finished" or not path.is_file():
+            return None
+        if not self.run.files.is_whole(MODEL):
+            self._told(f"{path} is damaged: it is not what the run wrote.")
+        elif not (self.trusted or self.run.files.mine):
+            self._told(f"{trust_.stranger(self.run)} Its {MODEL} is not opened without --trust.")
+        else:
+            return path
+        return None
+
+    def _told(self, why: str) -> None:
+        checkpoint = self.run.latest()
+        if checkpoint is None:
+            raise StoreError(f"{why} There is no checkpoint to take the model from.")
+        typer.echo(f"warning: {why} The model is that of the checkpoint of round {checkpoint.round}.", err=True)
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint to export. Raises StoreError where there is no best one."""
         if not self.best:
             return self.run.latest()
         if (checkpoint := self.run.best()) is None:
+            measure = self.run.settings.measure_kept()
+            counted = measure.metric if measure is not None else ""
             raise StoreError(
-                f"run {self.run.name} has no best round by keep_best={self.run.settings.keep_best!r}: no round has "
-                "that metric. Export the last one, without --best."
+                f"run {self.run.name} has no best round by keep_best={counted!r}: no round has that metric. Export the "
+                "last one, without --best."
             )
         return checkpoint
 
+    def examples(self) -> Any:
+        """Return x of a few examples of the task's, for a model that does not declare its inputs."""
+        from fl_common.examples import take
+        from fl_common.task import resolve
 
-def load(run: Run, *, best: bool = False) -> "keras.Model":
-    """Return a run's model: model.keras of a finished run, otherwise the task's with the newest checkpoint's weights.
+        task = resolve(self.run.settings)
+        found = task.load_test() if task.load_test else task.load_partition(0, max(1, self.run.settings.partitions))[0]
+        return take(found, slice(0, EXAMPLES))[0]
 
-    `best` takes the weights of the best round. Raises TaskError where a user's task is needed and cannot be had,
-    StoreError where no round was completed.
+    def own_names(self) -> Mapping[str, Any]:
+        """Return what the task's module defines, by name: Keras asks for functions of it to load a model."""
+        from fl_common.task import resolve
+
+        function = resolve(self.run.settings).build_model
+        return dict(getattr(getattr(function, "func", function), "__globals__", {}))
+
+
+def load(source: Source) -> "keras.Model":
+    """Return a run's model: model.keras of a finished run, otherwise the task's with a checkpoint's weights.
+
+    Raises TaskError where a user's task is needed and cannot be had, StoreError where no round was completed, or where
+    the run is somebody else's, is not trusted, and code of it would be run.
     """
     from fl_common.lean import keras
 
-    source = Source(run, best)
+    run = source.run
+    trust_.check(run, trusted=source.trusted, doing="exporting it so")
     problem = _import_task(run)
     if source.complete is not None:
         try:
-            return keras.saving.load_model(run.directory / MODEL)
+            return keras.saving.load_model(source.complete)
         except Exception as error:
             problem = problem or _rebuild_reason(run, error)
             if isinstance(problem, ParterreError):
@@ -142,27 +185,41 @@ def _rebuilt(source: Source) -> "keras.Model":
 
 def _keras(source: Source, path: Path) -> None:
     complete = source.complete
-    if complete is None:
-        _whole(path, lambda part: load(source.run, best=source.best).save(part))
-    elif path.resolve() != complete.resolve():
-        _whole(path, lambda part: shutil.copyfile(complete, part))
+    if complete is not None:
+        if path.resolve() != complete.resolve():
+            _whole(path, lambda part: _copy(complete, part))
+        return
+    from fl_server.exports import inputs, keras_format
+
+    model = load(source)
+    takes, own = inputs.inputs_of(model, source.examples), source.own_names()
+    _whole(path, lambda part: keras_format.write(model, takes, part, own))
+
+
+def _copy(complete: Path, part: Path) -> None:
+    shutil.copyfile(complete, part)
+    if not cmp(complete, part, shallow=False):
+        raise StoreError(f"the copy of {complete} differs from it. Is the disk all right? Export it again.")
 
 
 def _saved_model(source: Source, path: Path) -> None:
-    model = load(source.run, best=source.best)
-    _whole(path, lambda part: model.export(part, verbose=False))
+    from fl_server.exports import inputs, saved_model
+
+    model = load(source)
+    takes = inputs.inputs_of(model, source.examples)
+    _whole(path, lambda part: saved_model.write(model, takes, part))
 
 
 def _tflite(source: Source, path: Path) -> None:
-    from fl_common.lean import tf
+    from fl_server.exports import inputs, tflite
 
-    model = load(source.run, best=source.best)
-    with TemporaryDirectory() as directory:
-        model.export(directory, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
-        converted = converter.convert()
-    _whole(path, lambda part: part.write_bytes(converted))
+    model = load(source)
+    if tflite.compute_in_float32(model):
+        typer.echo("note: the TFLite file computes in float32.", err=True)
+    content, batch = tflite.convert(model, inputs.inputs_of(model, source.examples))
+    if batch is not None:
+        typer.echo("note: the TFLite file takes one example at a time.", err=True)
+    _whole(path, lambda part: part.write_bytes(content))
 
 
 def _weights(source: Source, path: Path) -> None:
@@ -172,8 +229,23 @@ def _weights(source: Source, path: Path) -> None:
     else:
         from fl_common.weights import weights_of
 
-        arrays = weights_of(load(source.run))
-    _whole(path, lambda part: checkpoints.write_npz(part, arrays))
+        arrays = weights_of(load(source))
+    _whole(path, lambda part: _write_weights(part, arrays))
+
+
+def _write_weights(part: Path, arrays: "Arrays") -> None:
+    import numpy as np
+
+    as_bytes = write_npz(part, arrays)
+    for kind in sorted(set(as_bytes.values())):
+        typer.echo(
+            f"note: npz has no {kind}: such arrays stand in it as unsigned integers of the same bytes.", err=True
+        )
+    with np.load(part) as stored:
+        if any(stored[name].tobytes() != np.asarray(array).tobytes() for name, array in arrays.items()):
+            raise StoreError(
+                f"{part.name} does not hold what was written to it. Is the disk all right? Export it again."
+            )
 
 
 WRITERS: dict[Format, Callable[[Source, Path], None]] = {
@@ -204,6 +276,13 @@ def _whole(path: Path, write: Callable[[Path], Any]) -> None:
             if path.is_dir():
                 shutil.rmtree(path)
             part.replace(path)
+
+
+def _keep_sum(run: Run, path: Path) -> None:
+    """Keep the sum of what was written into the run itself, unless another process writes that now."""
+    if path.is_file() and path.resolve().parent == run.directory.resolve():
+        with suppress(HeldError), run.lock():
+            run.files.keep_sums(path.name)
 
 
 def _size(path: Path) -> int:

@@ -5,26 +5,38 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from fl_cli.local_clients import LocalClients
+from fl_cli.local_data import LocalData
+from fl_cli.trial import Trial
 from fl_client.process import ClientOptions, serve
-from fl_common.errors import NetworkError
-from fl_common.nursery import Nursery
+from fl_common import memory_limit
+from fl_common.errors import NetworkError, ParterreError
+from fl_common.nursery import Nursery, last_words
+from fl_common.settings import Settings
 from fl_server import access
 from fl_server.addresses import Addresses
+from fl_server.admitted import SLOT
 from fl_server.control import Control
+from fl_server.disk import check_room
 from fl_server.kept_up import KeptUp
 from fl_server.link_database import LinkDatabase
+from fl_server.rotation import rotate
 from fl_server.runs import Run
 from fl_server.superlink import PRELOAD, SuperLink
 from fl_server.supervisor import LIMIT, Say, Supervisor
+from fl_server.tenancy import alone
+from fl_server.trust import VARIABLE as TRUSTED
 
 LOGS = "logs"
 HOME = ".flower"
+JOINED = " joined as node "  # in a client's log
+OWNER = "owner.lock"  # in it: held by the process that runs the federation, whose number it holds
 FINISH_SECONDS = 10.0
 MOST_CLIENTS = 100_000
 TOKEN_SECONDS = 30 * 86_400.0
@@ -58,7 +70,7 @@ def stopping_on_signals() -> Iterator[None]:
 class LocalFederation:
     """Starts on entry, stops everything on exit. Logs go to `directory`/logs.
 
-    CA, keys and enrolment token are made for it and thrown away with it.
+    CA, keys and enrolment tokens are made for it and thrown away with it. The task of `settings` is tried first.
     """
 
     def __init__(
@@ -71,8 +83,14 @@ class LocalFederation:
         max_restarts: int = LIMIT,
         say: Say = lambda text: None,
         insecure: bool = False,
+        data: LocalData | None = None,
+        data_dir: str = "",
+        needed: int = 1,
+        settings: Settings | None = None,
+        tell: Say = lambda text: None,
     ) -> None:
         self._directory = directory
+        self._data, self._data_dir = data or LocalData(), data_dir
         self._max_restarts = max_restarts
         self._say = say
         self._count = clients
@@ -80,21 +98,32 @@ class LocalFederation:
         self.addresses = addresses or Addresses.local()
         self._home = directory.resolve() / HOME  # Flower's own files, and all secrets
         self._insecure = insecure
-        self._token = ""
+        self._settings = settings
+        self._tell = tell
+        self._joined = -1
         self.nursery = Nursery(("fl_client.process", "fl_client.app", "fl_client.node", *PRELOAD))
-        self.clients: list[BaseProcess] = []
+        logs = directory / LOGS
+        self._memory = memory_limit.Watch()
+        self._clients = LocalClients(
+            self.start_client, logs, needed=needed, limit=max_restarts, say=say, memory=self._memory
+        )
         self.superlink: SuperLink | None = None
+        self._held = ExitStack()
 
     def __enter__(self) -> Self:
         logs = self._directory / LOGS
         logs.mkdir(parents=True, exist_ok=True)
+        self._tell("starting the server")
         shutil.rmtree(self._home, ignore_errors=True)  # an earlier process was killed
         try:
+            trial = Trial(self.nursery, self._settings, logs) if self._settings is not None else None
             self.access = access.prepare(self._home, insecure=self._insecure)
-            if not self._insecure:
-                self._token = self.enrolment_token()
+            self._held.enter_context(alone(self._home / OWNER, str(self._directory)))
             database = self._home / "state.db"  # so that a SuperLink that falls comes back as the same
-            self._supervisor = Supervisor(LinkDatabase(database), self._home, limit=self._max_restarts, say=self._say)
+            linked = LinkDatabase(database)
+            self._supervisor = Supervisor(
+                linked, self._home, limit=self._max_restarts, say=self._say, memory=self._memory
+            )
             self.superlink = SuperLink(
                 self.nursery,
                 self.addresses,
@@ -103,13 +132,26 @@ class LocalFederation:
                 database=database,
                 environment=self._environment(),
                 launched=self._supervisor.launched,
+                not_launched=self._supervisor.not_launched,
+                steady=linked.steady,
             )
-            self._kept = KeptUp(self.superlink, before=self._supervisor.renew, limit=self._max_restarts, say=self._say)
+            self._kept = KeptUp(
+                self.superlink,
+                before=self._supervisor.renew,
+                limit=self._max_restarts,
+                say=self._say,
+                memory=self._memory,
+            )
             self._kept.start(wait=False)
-            self.clients = [self.start_client(number) for number in range(self._count)]
+            self._clients.begin(self._count)
+            self._tell_joined()
             self.superlink.wait_until_ready()
-        except BaseException:
+            if trial is not None:
+                trial.wait()
+        except BaseException as error:
             self._stop()
+            if isinstance(error, ParterreError):
+                check_room(self._directory)
             raise
         return self
 
@@ -118,9 +160,15 @@ class LocalFederation:
     ) -> None:
         self._stop()
 
-    def enrolment_token(self) -> str:
-        """Return a new token; it admits more clients than one machine can hold."""
-        return access.enrolment_token(self.access, uses=MOST_CLIENTS, seconds=TOKEN_SECONDS).text
+    @property
+    def clients(self) -> list[BaseProcess]:
+        """The clients' processes, in the order of their numbers."""
+        return self._clients.processes
+
+    def enrolment_token(self, number: int | None = None) -> str:
+        """Return a new token. A number is the slot that its client gets, and so what events call it by."""
+        labels = {} if number is None else {SLOT: str(number)}
+        return access.enrolment_token(self.access, uses=MOST_CLIENTS, seconds=TOKEN_SECONDS, labels=labels).text
 
     def control(self) -> Control:
         """Return a client of its Control API."""
@@ -133,8 +181,12 @@ class LocalFederation:
             ClientOptions(
                 server=self.addresses.fleet,
                 task=self._task,
+                data=self._data.paths[number] if self._data.paths else "",
+                label=self._data.label,
+                ignore=self._data.ignore,
+                data_dir=self._data_dir,
                 state="" if self._insecure else str(self._home / f"client-{number}"),
-                token=self._token,
+                token="" if self._insecure else self.enrolment_token(number),
                 insecure=self._insecure,
             ),
             name=f"client-{number}",
@@ -149,9 +201,23 @@ class LocalFederation:
         except NetworkError as error:
             return str(error)
         self._supervisor.tick()
-        if self.clients and not any(client.is_alive() for client in self.clients):
-            return "every client's process ended"
-        return ""
+        self._tell_joined()
+        self._rotate()
+        return self._clients.tend()
+
+    def _rotate(self) -> None:
+        logs = [self._directory / LOGS / f"client-{number}.log" for number in range(self._count)]
+        with suppress(OSError):  # it is tried again at the next turn
+            rotate([*(self.superlink.logs if self.superlink else ()), *logs])
+
+    def _tell_joined(self) -> None:
+        """Tell how many clients have joined, until all have."""
+        if self._joined < self._count:
+            logs = [self._directory / LOGS / f"client-{number}.log" for number in range(self._count)]
+            joined = sum(JOINED in path.read_text(errors="replace") for path in logs if path.exists())
+            if joined != self._joined:
+                self._tell(f"clients are loading: {joined}/{self._count}")
+            self._joined = joined
 
     def let_the_server_finish(self, run: Run) -> None:
         """Wait until the ServerApp has let go of a run that has ended; what it does after that is for its SuperLink.
@@ -166,12 +232,12 @@ class LocalFederation:
 
     def last_words(self, name: str, lines: int = 5) -> str:
         """Return the end of a log."""
-        path = self._directory / LOGS / f"{name}.log"
-        return "\n".join(path.read_text(errors="replace").strip().splitlines()[-lines:]) if path.exists() else ""
+        return last_words(self._directory / LOGS / f"{name}.log", lines)
 
     def _environment(self) -> dict[str, str]:
         return {
             "FLWR_HOME": str(self._home),
+            TRUSTED: str(self._directory.resolve()),
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # several processes share one card
         }
 
@@ -185,4 +251,5 @@ class LocalFederation:
         if self.superlink is not None:
             self.superlink.stop()
         self.nursery.stop()
+        self._held.close()
         shutil.rmtree(self._home, ignore_errors=True)

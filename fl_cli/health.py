@@ -4,7 +4,6 @@ One line and an exit code, 0 or 1. It is asked often and everywhere, so it impor
 """
 
 import os
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from fl_common import pulse
 from fl_common.errors import ParterreError, SettingsError
+from fl_common.text import clean
 
 SERVER_SECONDS = 15.0  # a server beats every 2 s
 HEARD_SECONDS = 60.0  # a client hears from its server every 10 s
@@ -21,6 +21,9 @@ HOME = ".superlink"
 ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - called, not listened on
 
 State = Annotated[Path | None, typer.Option(envvar="FL_STATE", help="The client's state directory.")]
+PulseDirectory = Annotated[
+    Path | None, typer.Option("--pulse", envvar="FL_PULSE", help="The client's --pulse, where it has one.")
+]
 Store = Annotated[Path, typer.Option(envvar="FL_STORE", help="The server's store.")]
 Alive = Annotated[bool, typer.Option("--alive", help="Only whether the client works, whatever its server does.")]
 
@@ -46,16 +49,17 @@ def server(store: Store = Path("runs")) -> None:
     typer.echo(f"healthy: Fleet at {found.address} answers{_call(found)}; {found.detail}")
 
 
-def client(state: State = None, alive: Alive = False) -> None:
+def client(state: State = None, pulse_directory: PulseDirectory = None, alive: Alive = False) -> None:
     """Healthy: the client is in and heard from its server in the last minute. Exits with 0 or 1."""
-    if state is None:
-        raise SettingsError("name the client's state directory: --state DIR, or FL_STATE")
-    found = pulse.read(state)
+    place = pulse_directory or state
+    if place is None:
+        raise SettingsError("name the client's state directory: --state DIR, or FL_STATE; or its --pulse, or FL_PULSE")
+    found = pulse.read(place)
     _fresh(found, ALIVE_SECONDS)
     if alive:
         typer.echo(f"alive: {found.state}; {found.detail}")
         return
-    silence = time.time() - (found.heard or 0.0)
+    silence = found.silence(pulse.Now.here())
     if found.state != "joined":
         raise Unhealthy(f"the client is not in ({found.state}): {found.detail}")
     if silence > HEARD_SECONDS:
@@ -64,7 +68,7 @@ def client(state: State = None, alive: Alive = False) -> None:
 
 
 def _fresh(found: pulse.Pulse, limit: float) -> None:
-    age = found.age(time.time())
+    age = found.age(pulse.Now.here())
     if age > limit:
         raise Unhealthy(
             f"nothing was heard of the process for {age:.0f} s; its last word: {found.state}, {found.detail}"
@@ -82,7 +86,7 @@ def _call(found: pulse.Pulse) -> str:
             channel.unary_unary("/flwr.proto.Fleet/PullMessages")(b"", timeout=CALL_SECONDS)
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise Unhealthy(f"Fleet at {found.address} does not answer: {error.details()}") from None
+                raise Unhealthy(f"Fleet at {found.address} does not answer: {clean(error.details())}") from None
     return " over TLS" if found.authority else " without TLS"
 
 

@@ -1,5 +1,7 @@
 """`fl run`: submit a run to a running server and follow it to its end."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,11 +10,16 @@ import typer
 from fl_cli import options
 from fl_cli.display import Display
 from fl_cli.federation import Stopped, stopping_on_signals
-from fl_cli.follow import RunFailed, from_log, show
-from fl_cli.up import DETACHED
+from fl_cli.follow import DETACHED, GOES_ON, Event, RunFailed, conclude, from_log, show
+from fl_common import modules
+from fl_common.errors import SettingsError, TaskError
+from fl_common.settings import Settings, assigned, parse
 
 if TYPE_CHECKING:
-    from fl_server.control import Control
+    from fl_server.control import Control, Submitted
+    from fl_server.task_files import TaskFiles
+
+    Ask = Callable[[Control], Submitted]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,9 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    server: Annotated[
-        str, typer.Option(envvar="FL_CONTROL", help="The server's Control address, HOST:PORT.")
-    ] = "127.0.0.1:9093",
+    server: options.ControlAddress = options.CONTROL,
     task: options.Task = None,
     rounds: options.Rounds = None,
     strategy: options.Strategy = None,
@@ -32,42 +37,100 @@ def run(
     assign: options.Assignments = None,
     config: options.Config = None,
     store: options.Store = None,
-    ca: Annotated[
-        Path | None, typer.Option(envvar="FL_CONTROL_CA", help="The server's CA. (default: the one in --store)")
-    ] = None,
-    credential: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="FL_CONTROL_CREDENTIAL", help="File with the credential of Control. (default: the one in --store)"
-        ),
-    ] = None,
+    ca: options.ControlCa = None,
+    credential: options.ControlCredential = None,
     insecure: options.Insecure = False,
+    allow_partial: options.AllowPartial = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run: submitted once, and followed the next time it is asked for.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Go on with this run of the server's; only --rounds and --set change it."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for a server that does not answer yet.")
+    ] = 0.0,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="File or folder of the task's folder that goes to the server with it. Repeatable."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Send files that look like data, or are larger than 1 MB, as well.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Submit a run to a server and follow it; exits non-zero if it fails. Ctrl-C stops following, not the run."""
-    from fl_server import bundle
-
     options.warn_if(insecure)
-    settings = options.gather(
-        {"task": task, "rounds": rounds, "strategy": strategy, "fraction": fraction, "seed": seed},
-        assignments=assign,
-        config=config,
-    )
-    settings.check_deployable()
-    bundle.check(settings)
+    if resume is None:
+        flags = {"task": task, "rounds": rounds, "strategy": strategy, "fraction": fraction, "seed": seed, "name": name}
+        ask = beginning(options.gather(flags, assignments=assign, config=config), include or (), force=force)
+    else:
+        _only(resume, task=task, strategy=strategy, fraction=fraction, seed=seed, name=name, config=config)
+        ask = going_on(resume, rounds, assign)
     with stopping_on_signals(), reach(server, store, ca, credential, insecure=insecure) as control:
-        run_id = control.submit(settings)
-        typer.echo(f"submitted as run {run_id}", err=True)
-        try:
-            final = show(from_log(control.log(run_id)), Display.for_terminal(as_json=as_json))
-        except Stopped:
-            typer.echo(f"no longer following; run {run_id} goes on. Stop it with: flwr stop {run_id}", err=True)
-            raise SystemExit(DETACHED) from None
-        if final is None:
-            status = control.status(run_id)
-            if status.outcome == "stopped":
-                raise RunFailed(f"run {run_id} was stopped; the server keeps its rounds so far")
-            raise RunFailed(f"run {run_id} ended without a result ({status.outcome}): {status.details or 'no details'}")
+        control.wait(wait)
+        submitted = ask(control)
+        run_id = submitted.run_id
+        typer.echo(f"submitted as run {run_id}" if submitted.new else f"it is there, as run {run_id}", err=True)
+        if submitted.ignored:
+            typer.echo(f"it goes on with the settings that it began with, without {submitted.ignored}", err=True)
+        conclude(followed(control, run_id, as_json=as_json), allow_partial=allow_partial)
+
+
+def followed(control: "Control", run_id: int, *, as_json: bool) -> Event:
+    """Show a run of a server to its end and return its last event. Ctrl-C stops following. Raises RunFailed."""
+    say = partial(typer.echo, err=True)
+    try:
+        display = Display.for_terminal(as_json=as_json, unfinished=GOES_ON)
+        display.doing("the server is loading the task")
+        final = show(from_log(control.log(run_id, say=say)), display)
+    except Stopped:
+        hint = f"Stop it with: fl stop {run_id}; see more of it with: fl follow {run_id}"
+        typer.echo(f"no longer following; run {run_id} goes on. {hint}", err=True)
+        raise SystemExit(DETACHED) from None
+    if final is not None:
+        return final
+    status = control.status(run_id)
+    if status.outcome == "stopped":
+        raise RunFailed(f"run {run_id} was stopped; the server keeps its rounds so far")
+    raise RunFailed(f"run {run_id} ended without a result ({status.outcome}): {status.details or 'no details'}")
+
+
+def beginning(settings: Settings, include: Sequence[str], *, force: bool) -> "Ask":
+    """Return what submits a run with these settings. Raises where they, or the files of the task, cannot be sent."""
+    import strategies
+
+    settings.check_deployable()
+    files = travelling(settings.task, include, force=force)
+    own = travelling(strategies.file_of(settings.strategy), (), force=force)
+    return lambda control: control.submit(settings, files, own)
+
+
+def going_on(name: str, rounds: int | None, assign: list[str] | None) -> "Ask":
+    """Return what has a server go on with a run of its own. Raises SettingsError for a change that is none."""
+    given = {**({"rounds": rounds} if rounds is not None else {}), **assigned(assign or ())}
+    changes = {key: value for key, value in parse(given).model_dump().items() if key in given}
+    return lambda control: control.resume(name, changes)
+
+
+def _only(resume: str, **others: object) -> None:
+    """Raise SettingsError where an option is given that a run which goes on cannot take."""
+    if given := [f"--{option}" for option, value in others.items() if value is not None]:
+        raise SettingsError(f"--resume {resume} goes on with that run's own settings, and takes no {', '.join(given)}")
+
+
+def travelling(task: str, include: Sequence[str], *, force: bool) -> "TaskFiles | None":
+    """Return the files of a task or strategy given by its path, and list them; None of one that is the server's own."""
+    from fl_server import task_files
+
+    if not modules.is_path(task):
+        if include:
+            raise TaskError("--include goes with a task that is given by its path, such as --task ./my_task.py")
+        return None
+    files = task_files.of(task, include, force=force)
+    typer.echo(f"sending {files}", err=True)
+    return files
 
 
 def reach(server: str, store: Path | None, ca: Path | None, credential: Path | None, *, insecure: bool) -> "Control":

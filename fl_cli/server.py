@@ -1,5 +1,6 @@
 """`fl server`: a Flower SuperLink that stays up, is started again when it falls, and runs what is submitted to it."""
 
+import os
 import time
 from contextlib import suppress
 from functools import partial
@@ -7,17 +8,19 @@ from pathlib import Path
 
 import typer
 
-from fl_cli import first_run, options
+from fl_cli import first_run, options, variables
 from fl_cli import server_options as given
 from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.server_options import names_of
+from fl_cli.table import seconds_of
 from fl_cli.words import DESCRIBE
 from fl_common.settings import Settings
-from fl_server import access
+from fl_common.text import clean
+from fl_server import access, repeats
 from fl_server.access import LOST_AFTER_SECONDS, Access
-from fl_server.addresses import Addresses, called
+from fl_server.addresses import Addresses, called, known_as
 from fl_server.disk import plainly
-from fl_server.events import Event
+from fl_server.events import LONGEST, Event
 from fl_server.server import Server
 from fl_server.supervisor import LIMIT
 from fl_server.tenancy import alone
@@ -42,6 +45,7 @@ def server(
     key: given.Key = None,
     ca: given.Authority = None,
     lost_after: given.LostAfter = LOST_AFTER_SECONDS,
+    forget_after: given.ForgetAfter = "0",
     insecure: options.Insecure = False,
     store: options.Store = None,
     max_restarts: given.MaxRestarts = LIMIT,
@@ -51,15 +55,26 @@ def server(
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C. Its runs and nodes outlast a fall of anything in it, and of the server."""
     directory, home = options.store_or_default(store), options.home_of(store)
-    wanted = first_run.settings_of(directory) if auto_run else None
-    addresses = Addresses(f"{host}:{fleet_port}", f"{control_host}:{control_port}", f"127.0.0.1:{appio_port}")
+    if not auto_run:
+        variables.check(os.environ)
+    wanted = first_run.wanted(directory, _say) if auto_run else None
+    forget = 0.0 if forget_after == "0" else seconds_of(forget_after, "--forget-after")
+    repeats.thin_out()
+    addresses = Addresses.of(host, fleet_port, control_host, control_port, appio_port)
     names = [*(names_of(name) or access.own_names(host)), *access.own_names(control_host)]
     files = access.given(certificate, key, ca)
     options.warn_if(insecure)
     with plainly(f"use the store {directory}"):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with stopping_on_signals(), suppress(Stopped), alone(home / LOCK, f"the store {directory}") as crashed:
-        entry = access.prepare(home, names=names, files=files, insecure=insecure, lost_after_seconds=lost_after)
+        entry = access.prepare(
+            home,
+            names=names,
+            files=files,
+            insecure=insecure,
+            lost_after_seconds=lost_after,
+            forget_after_seconds=forget,
+        )
         running = Server(directory, addresses, entry, max_restarts=max_restarts, say=_say, tell=_tell)
         if metrics_port:
             _serve_metrics(metrics_host, metrics_port, directory, running)
@@ -74,32 +89,39 @@ def _run(
         if wanted is not None:
             control = partial(access.control, entry, called(addresses.control))
             first_run.submit_once(wanted, store, running.database, control)
-        _announce(addresses, entry.insecure)
+        _announce(addresses, entry)
         while True:
             if running.tick():
-                _announce(addresses, entry.insecure)
+                _announce(addresses, entry)
             time.sleep(TICK_SECONDS)
     except Stopped:
-        typer.echo("stopping")
+        _echo("stopping")
         running.leave()
     finally:
         running.stop()
 
 
-def _announce(addresses: Addresses, insecure: bool) -> None:
-    flag = " --insecure" if insecure else ""
-    typer.echo(f"server is up. Clients: fl client --server {addresses.fleet}{flag}")
-    typer.echo(f"              Runs:    fl run --server {addresses.control} --task digits{flag}")
+def _announce(addresses: Addresses, entry: Access) -> None:
+    flag = " --insecure" if entry.insecure else ""
+    fleet, control = (known_as(address, entry.names) for address in (addresses.fleet, addresses.control))
+    _echo(f"server is up. Clients: fl client --server {fleet}{flag}")
+    _echo(f"              Runs:    fl run --server {control} --task digits{flag}")
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    _echo(clean(text, most=LONGEST, lines=True), err=True)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print. An output that is gone or full is no reason to end a server."""
+    with suppress(OSError, ValueError):
+        typer.echo(text, err=err)
 
 
 def _tell(run: str, event: Event) -> None:
     """Say what happens in a run, a line each: what `docker compose logs -f server` shows."""
     if describe := DESCRIBE.get(event["event"]):
-        typer.echo("\n".join(f"{run}  {line}" for line in describe(event).splitlines()))
+        _echo("\n".join(f"{clean(run)}  {line}" for line in describe(event).splitlines()))
 
 
 def _serve_metrics(host: str, port: int, store: Path, running: Server) -> None:

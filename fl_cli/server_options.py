@@ -28,6 +28,14 @@ Authority = Annotated[Path | None, typer.Option(envvar="FL_CA", help="The CA tha
 LostAfter = Annotated[
     float, typer.Option(envvar="FL_LOST_AFTER", min=1.0, help="Seconds of silence until a client counts as lost.")
 ]
+ForgetAfter = Annotated[
+    str,
+    typer.Option(
+        envvar="FL_FORGET_AFTER",
+        help="Forget a client that was not heard of for so long (30d, 12h): to come back, its key needs a token again. "
+        "0: never.",
+    ),
+]
 MaxRestarts = Annotated[
     int,
     typer.Option(min=0, envvar="FL_MAX_RESTARTS", help="Starts in a row of what keeps falling, without a new round."),

@@ -1,6 +1,6 @@
 """`fl simulate`: a whole federation in this one process, without a network: thousands of clients, trained in bulk."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,12 +8,16 @@ import typer
 
 from fl_cli import options
 from fl_cli.display import Display
-from fl_cli.federation import Stopped, stopping_on_signals
-from fl_cli.follow import RunFailed
-from fl_cli.up import absolute, short
+from fl_cli.federation import Stopped
+from fl_cli.follow import Event, RunFailed, conclude
+from fl_cli.interrupts import Interrupts
+from fl_cli.moment import BEGAN
+from fl_cli.streams import apart
+from fl_cli.trial import explained
+from fl_cli.up import short
 from fl_common.errors import ParterreError
 from fl_common.settings import Settings
-from fl_server.runs import SETTINGS, Run, new_name
+from fl_server.runs import Run, holds, new_name
 from fl_simulation import population
 
 if TYPE_CHECKING:
@@ -38,12 +42,13 @@ def simulate(
     config: options.Config = None,
     out: options.Out = None,
     store: options.Store = None,
+    allow_partial: options.AllowPartial = False,
     as_json: options.Json = False,
 ) -> None:
     """Run a federation of CLIENTS simulated clients in this process; the same task and settings as `fl up`."""
     settings = options.gather(
         {
-            "task": absolute(task),
+            "task": task,
             "rounds": rounds,
             "strategy": strategy,
             "fraction": fraction,
@@ -59,11 +64,11 @@ def simulate(
     options.check_names(settings)
     directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
     settings = settings.model_copy(update={"out": str(directory)})
-    start(settings, clients=clients, as_json=as_json)
+    conclude(start(settings, clients=clients, as_json=as_json), allow_partial=allow_partial)
 
 
-def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = None) -> None:
-    """Simulate to the end. run: one to go on with; by default a new one in `settings.out`.
+def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = None) -> Event:
+    """Simulate to the end and return the last event. run: one to go on with; by default a new one in `settings.out`.
 
     What cannot be simulated is found before a new run is begun. Raises RunFailed where anything but ParterreError ends
     the run.
@@ -74,24 +79,39 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
     tensorflow.share_cores(settings)
     from fl_simulation.engine import BatchedEngine
 
-    with stopping_on_signals():
+    directory = Path(settings.out)
+    with Interrupts(lambda text: typer.echo(text, err=True), lambda: _stopped(directory)) as interrupts:
         try:
-            engine = BatchedEngine(settings)
+            with apart():
+                engine = BatchedEngine(settings)
             tensorflow.suit(engine.trainer.model)
-            with Display.for_terminal(as_json=as_json) as display:
-                _serve(engine, settings, clients, run, Shown(display))
+            with apart() as out, Display.for_terminal(as_json=as_json, out=out, began=BEGAN) as display:
+                shown = Shown(display)
+                _serve(engine, settings, clients, run, shown, interrupts.halt)
+            return shown.last
         except Stopped as stopped:
-            begun = (Path(settings.out) / SETTINGS).exists()
-            after = f"; go on with: fl resume {short(Path(settings.out))}" if begun else " before the run began"
-            typer.echo(f"stopped{after}", err=True)
+            typer.echo(_stopped(directory), err=True)
             raise SystemExit(128 + stopped.number) from None
-        except ParterreError:
+        except (ParterreError, OSError):
             raise
         except Exception as error:
-            raise RunFailed(f"{type(error).__name__}: {error}") from error
+            raise RunFailed(explained(error, settings.task)) from error
 
 
-def _serve(engine: "BatchedEngine", settings: Settings, clients: int, run: Run | None, shown: "Shown") -> None:
+def _stopped(directory: Path) -> str:
+    begun = holds(directory)
+    return f"stopped; go on with: fl resume {short(directory)}" if begun else "stopped before the run began"
+
+
+def _serve(
+    engine: "BatchedEngine",
+    settings: Settings,
+    clients: int,
+    run: Run | None,
+    shown: "Shown",
+    halt: Callable[[], None],
+) -> None:
+    from fl_server import stopping
     from fl_server.app import serve
     from fl_simulation.fast import settled
     from fl_simulation.fleet_grid import grid_of
@@ -99,8 +119,11 @@ def _serve(engine: "BatchedEngine", settings: Settings, clients: int, run: Run |
 
     if settings.partitions:
         engine.check(settings.partitions)
+    stopping.check(settings, engine.trainer.model)
+    evaluate = engine.test()
     peopled = with_hostile(engine, settings, clients, lambda event: engine.announce(event))
-    writing = run or Run.create(Path(settings.out), settings)
+    writing = run or Run.create(Path(settings.out), settings, simulated=True)
+    options.say_set_aside(writing)
 
     def told(event: Mapping[str, Any]) -> None:
         shown.on_event(writing.append(event))
@@ -109,7 +132,7 @@ def _serve(engine: "BatchedEngine", settings: Settings, clients: int, run: Run |
 
     engine.announce = told
     grid = grid_of(settings, clients, peopled, engine.sizes)
-    serve(grid, settings, writing, observer=shown, evaluate=engine.test())
+    serve(grid, settings, writing, observer=shown, evaluate=evaluate, halt=halt)
 
 
 class Shown:
@@ -117,9 +140,11 @@ class Shown:
 
     def __init__(self, display: Display) -> None:
         self._display = display
+        self.last: Event = {}
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Show one event."""
+        self.last = event
         self._display.on_event(event)
 
     def close(self) -> None:

@@ -2,24 +2,33 @@
 
 import os
 import shutil
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_cli import options
-from fl_cli.display import Display
-from fl_cli.federation import LocalFederation, Stopped, stopping_on_signals
-from fl_cli.follow import RunFailed, show
-from fl_common.errors import NetworkError, SettingsError, StoreError
+from fl_cli import local_data, options
+from fl_cli.display import REPLIED, Display
+from fl_cli.federation import LOGS, LocalFederation, Stopped, stopping_on_signals
+from fl_cli.follow import Event, RunFailed, conclude, show
+from fl_cli.local_data import LocalData
+from fl_cli.moment import BEGAN
+from fl_common.errors import DataError, SettingsError, TaskError
+from fl_common.nursery import end_helpers
 from fl_common.settings import Settings
-from fl_server.runs import Run, new_name
+from fl_server import repeats
+from fl_server.disk import check_room
+from fl_server.events import read_from
+from fl_server.runs import LOCK, Run, new_name
+from fl_server.seals import DATA, SETTINGS
+from fl_server.seals import FILE as SEAL
 from fl_server.supervisor import LAST_WORDS
 
-DETACHED = 130
-LEAST_ROOM = 1 << 20  # bytes
-
-Clients = Annotated[int, typer.Option(min=1, help="Client processes to start.")]
+Clients = Annotated[
+    int | None, typer.Option(min=1, help="Client processes to start. (default: 4, or one for each --data)")
+]
+CLIENTS = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +38,10 @@ def register(app: typer.Typer) -> None:
 
 def up(
     task: options.Task = None,
-    clients: Clients = 4,
+    clients: Clients = None,
+    data: local_data.Data = None,
+    label: local_data.Label = "",
+    ignore: local_data.Ignore = None,
     rounds: options.Rounds = None,
     strategy: options.Strategy = None,
     fraction: options.Fraction = None,
@@ -39,12 +51,15 @@ def up(
     out: options.Out = None,
     store: options.Store = None,
     insecure: options.Insecure = False,
+    allow_partial: options.AllowPartial = False,
     as_json: options.Json = False,
 ) -> None:
     """Run a federation here: a Flower server, CLIENTS client processes and one run; everything stops when it ends."""
+    own = LocalData.of(data, label, ignore)
+    clients = own.clients(clients, CLIENTS)
     settings = options.gather(
         {
-            "task": absolute(task),
+            "task": task,
             "rounds": rounds,
             "strategy": strategy,
             "fraction": fraction,
@@ -62,56 +77,98 @@ def up(
     options.check_names(settings)
     directory = Path(settings.out or Path(settings.store) / new_name(settings)).resolve()
     run = Run.create(directory, settings.model_copy(update={"out": str(directory)}))
-    start(run, run.settings, clients=clients, as_json=as_json, insecure=insecure)
+    options.say_set_aside(run)
+    own.keep(run)
+    try:
+        final = start(run, run.settings, clients=clients, as_json=as_json, insecure=insecure)
+    except (TaskError, DataError):
+        _take_back(run)
+        raise
+    conclude(final, allow_partial=allow_partial)
 
 
-def start(run: Run, settings: Settings, *, clients: int, as_json: bool, insecure: bool = False) -> None:
-    """Run a federation for `run` until it ends. Raises RunFailed, or NetworkError where the processes fail."""
+def start(run: Run, settings: Settings, *, clients: int, as_json: bool, insecure: bool = False) -> Event:
+    """Run a federation for `run` until it ends; return its last event.
+
+    Raises RunFailed, NetworkError where the processes fail, or TaskError where the task does not work.
+    """
     options.warn_if(insecure)
+    repeats.thin_out()
     settings = settings.model_copy(update={"out": str(run.directory), "resume": True})
     seen = len(run.events())
     with stopping_on_signals():
         try:
+            display = Display.for_terminal(as_json=as_json, began=BEGAN)
             with (
+                closing(display),
                 LocalFederation(
                     run.directory,
                     clients=clients,
                     task=_client_task(settings),
                     say=lambda text: typer.echo(text, err=True),
                     insecure=insecure,
+                    data=LocalData.kept(run.directory),
+                    data_dir=settings.data_dir,
+                    needed=settings.min_clients,
+                    settings=settings,
+                    tell=display.doing,
                 ) as federation,
                 federation.control() as control,
             ):
                 control.submit(settings)
-                events = run.follow(lambda: bool(federation.tend()), skip=seen, last=LAST_WORDS)
+                replies = Replies(run.directory / LOGS / "serverapp.log", display)
+
+                def over() -> bool:
+                    replies.look()
+                    return bool(federation.tend())
+
+                events = run.follow(over, skip=seen, last=LAST_WORDS)
                 try:
-                    final = show(events, Display.for_terminal(as_json=as_json))
+                    final = show(events, display)
                 except RunFailed:
                     federation.let_the_server_finish(run)
                     raise
                 if final is None:
                     check_room(run.directory)
-                    raise NetworkError(
-                        f"{federation.tend()}. See {run.directory}/logs; its last words: "
-                        f"{federation.last_words('serverapp') or federation.last_words('superlink')}"
-                    )
+                    raise RunFailed(federation.tend())
                 federation.let_the_server_finish(run)
+                return final
         except Stopped as stopped:
-            typer.echo(f"stopped; go on with: fl resume {short(run.directory)}", err=True)
+            begun = f"; go on with: fl resume {short(run.directory)}" if run.events() else " before the run began"
+            typer.echo(f"stopped{begun}", err=True)
+            _take_back(run)
             raise SystemExit(128 + stopped.number) from None
         except RunFailed as failed:
             raise RunFailed(f"{failed} (logs: {short(run.directory)}/logs)", failed.exit_code) from None
+        finally:
+            end_helpers()
 
 
-def absolute(task: str | None) -> str | None:
-    """Return the task with a file's path made absolute."""
-    return str(Path(task).expanduser().resolve()) if task is not None and task.endswith(".py") else task
+class Replies:
+    """Shows how many replies a round has so far: the ServerApp says it in its log, and the run's events do not."""
+
+    def __init__(self, log: Path, display: Display) -> None:
+        self._log, self._display = log, display
+        self._offset = log.stat().st_size if log.exists() else 0
+
+    def look(self) -> None:
+        """Show what is new."""
+        if self._log.exists() and self._log.stat().st_size < self._offset:  # it was full, and emptied
+            self._offset = 0
+        fresh, self._offset = read_from(self._log, self._offset)
+        for event in [event for event in fresh if event["event"] == REPLIED][-1:]:
+            self._display.on_event(event)
 
 
-def check_room(directory: Path) -> None:
-    """Raise StoreError where the disk is full: then the processes could not even log why they ended."""
-    if shutil.disk_usage(directory).free < LEAST_ROOM:
-        raise StoreError(f"the disk that holds {directory} is full. Free some space, then go on with `fl resume`.")
+def _take_back(run: Run) -> None:
+    """Remove the directory of a run that did not begin, with what was written into it here."""
+    if run.events():
+        return
+    shutil.rmtree(run.directory / LOGS, ignore_errors=True)
+    for name in (SETTINGS, LOCK, DATA, SEAL):
+        (run.directory / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something of the person's own
+        run.directory.rmdir()
 
 
 def _client_task(settings: Settings) -> str:

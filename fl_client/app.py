@@ -1,12 +1,17 @@
 """The client's side of the Flower app: unpack a message, do the job, pack the reply. Our node and Flower's run it."""
 
+import logging
+
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fl_client.job import Job
+from fl_client.failure import failed
+from fl_client.job import Home, Job, texts
 from fl_client.training import EvaluateResult, TrainResult
 from fl_client.workplace import Workplace
 from fl_common.arrays import encode
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Workplace", "app", "make_app"]
 
@@ -26,6 +31,16 @@ def make_app(workplace: Workplace, client: ClientApp | None = None) -> ClientApp
         result = workplace.evaluate(Job.of(message, context))
         return Message(RecordDict({"metrics": metrics_of(result)}), reply_to=message)
 
+    @client.query()
+    def others_lack(message: Message, context: Context) -> Message:
+        names = list(texts(message, "others-lack"))
+        own = workplace.own_names(names, Home.of(context.node_config))
+        log.warning(
+            "this client is left out: its data are not called as those of the others. Its names that they lack: %s",
+            ", ".join(map(repr, own)) or "none; it lacks some of theirs, which the server's operator can name",
+        )
+        return Message(RecordDict(), reply_to=message)
+
     return client
 
 
@@ -39,6 +54,13 @@ class Named(ClientApp):
 
     def __reduce__(self) -> str:
         return "app"
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message; Flower's own nodes would send the text of an exception to the server."""
+        try:
+            return super().__call__(message, context)
+        except Exception as error:  # noqa: BLE001  SystemExit is how Flower's process is stopped
+            return failed(message, error)
 
 
 app = make_app(Workplace(), Named())

@@ -6,6 +6,7 @@ Messages are trees of content-addressed objects: an envelope comes (or goes) fir
 waits a whole second before it asks again for an object that is still on its way; here it is milliseconds.
 """
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto import fleet_pb2, fleet_pb2_grpc, heartbeat_pb2
 from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest
 from flwr.proto.node_pb2 import Node as NodeProto
-from flwr.supercore.grpc import create_channel
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
@@ -34,15 +34,20 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 
-from fl_client.enrolment import diagnose, signed
-from fl_common import enrolment, keys
-from fl_common.errors import AccessError, UnknownClient
+from fl_client.enrolment import signed
+from fl_common import channels, enrolment, keys
+from fl_common.errors import AccessError, Revoked, UnknownClient
+from fl_common.handshake import diagnose
+from fl_common.text import clean
+
+log = logging.getLogger(__name__)
 
 OBJECT_WAIT_SECONDS = 0.01  # first wait for an object that the server has announced but not yet received
 OBJECT_WAIT_LIMIT = 60.0
 CALL_SECONDS = 30.0  # a small call that takes longer counts as a lost connection
 
 LONGEST_POLL_SECONDS = 30.0
+SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT = 0.25, 1800.0  # seconds that a server may ask for
 RETURN_SECONDS = 0.1  # pause before the open call is made again after a lost connection
 
 Envelope = tuple[Message, ObjectTree]
@@ -62,6 +67,9 @@ class _Session(grpc.UnaryUnaryClientInterceptor):
 class Connection:
     """One channel to the Fleet API under one key. Every method raises grpc.RpcError when the network does.
 
+    schema: what this client's data are called, as JSON, which it tells just before it joins.
+    killed: how the client before it was killed for memory, which it tells once.
+
     Without `root_certificates` it is plaintext. Without a `key` it makes one that is forgotten when it leaves.
     """
 
@@ -72,7 +80,10 @@ class Connection:
         root_certificates: bytes | None = None,
         key: keys.PrivateKey | None = None,
         heartbeat_seconds: float = 10.0,
+        schema: str = "",
+        killed: str = "",
     ) -> None:
+        self._schema, self._killed = schema, killed
         self._address = address
         self._root_certificates = root_certificates
         self._lasting = key is not None
@@ -81,7 +92,7 @@ class Connection:
         self._session = secrets.token_hex(16)
         self.heartbeat_seconds = heartbeat_seconds
         self.poll_seconds = 0.0  # how far apart the server wants an idle node's polls to be; 0: it does not say
-        self._channel = create_channel(address, insecure=root_certificates is None, root_certificates=root_certificates)
+        self._channel = channels.lasting(address, root_certificates)
         self._stub = fleet_pb2_grpc.FleetStub(
             grpc.intercept_channel(
                 self._channel,
@@ -119,6 +130,7 @@ class Connection:
         if not self._lasting:
             self._register()
         if self._knows_sessions or not (self.node_id and self.beat()):  # else only the connection was lost
+            self._describe()
             request = fleet_pb2.ActivateNodeRequest(
                 public_key=self._public_key, heartbeat_interval=self.heartbeat_seconds
             )
@@ -133,7 +145,7 @@ class Connection:
             self.node_id = response.node_id
             told = dict(call.initial_metadata() or ()).get(enrolment.HEARTBEAT_HEADER)
             self._knows_sessions = told is not None
-            self.heartbeat_seconds = float(told) if told else self.heartbeat_seconds
+            self.heartbeat_seconds = heartbeat_told(told, self.heartbeat_seconds)
         if self._knows_sessions:
             self._hold_open()
         return self.node_id
@@ -153,6 +165,14 @@ class Connection:
     def diagnosis(self) -> str:
         """Say why TLS with the server fails; "" where it does not, or where nobody answers."""
         return diagnose(self._address, self._root_certificates)
+
+    @property
+    def is_another(self) -> str:
+        """What is wrong where a server answers, but does not know the calls of Fleet."""
+        return (
+            f"the server at {self._address} answers, but not as Flower's Fleet API. Is it its Fleet address (port "
+            "9092 by default), and not that of Control or ServerAppIo?"
+        )
 
     def poll(self) -> Envelope | None:
         """Return the next message's envelope and the tree of its objects, or None when nothing waits."""
@@ -228,6 +248,22 @@ class Connection:
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:  # that one: known already, or enrolled first
                 raise
 
+    def _describe(self) -> None:
+        """Tell what this client's data are called, and of a sudden end. A server that is not ours does not ask."""
+        told = {name: text for name, text in (("schema", self._schema), ("killed", self._killed)) if text}
+        if not told:
+            return
+        message = signed(self._key, "schema") | told
+        try:
+            call: Any = self._channel.unary_unary(enrolment.path(enrolment.DESCRIBE))
+            call(enrolment.encode(message), timeout=CALL_SECONDS)
+            self._killed = ""
+        except grpc.RpcError as error:
+            raise_if_refused(error)
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise
+            log.info("the server compares no names of columns or classes: %s", clean(error.details()))
+
     def _hold_open(self) -> None:
         """Make the call whose end tells each side that the connection, or the other side, is gone."""
         self._let_go()
@@ -244,7 +280,7 @@ class Connection:
             again = threading.Timer(RETURN_SECONDS, lambda: self._hold_open() if call is self._stay else None)
             again.daemon = True
             again.start()
-        else:
+        elif call.details() != enrolment.REPLACED:  # the next poll says so; joining again would throw it out
             self.expelled.set()
 
     def _let_go(self) -> None:
@@ -261,13 +297,24 @@ def seconds_told(told: Any) -> float:
         return 0.0
 
 
+def heartbeat_told(told: Any, usual: float) -> float:
+    """Return how often a server wants to hear from this node; as before where that would flood it, or never come."""
+    try:
+        seconds = float(told)
+    except (TypeError, ValueError):
+        return usual
+    return seconds if SHORTEST_HEARTBEAT <= seconds <= LONGEST_HEARTBEAT else usual
+
+
 def raise_if_refused(error: grpc.RpcError) -> None:
     """Raise AccessError where the server said that it will never let this client in as it is."""
     if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
         return
     if error.details() == enrolment.UNKNOWN:
         raise UnknownClient(f"{enrolment.UNKNOWN}.") from None
-    if error.details() in (enrolment.REVOKED, enrolment.REPLACED):
+    if error.details() == enrolment.REVOKED:
+        raise Revoked(enrolment.REVOKED) from None
+    if error.details() == enrolment.REPLACED:
         raise AccessError(f"{error.details()}. It does not try again.") from None
 
 

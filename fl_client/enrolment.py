@@ -5,21 +5,20 @@ Nothing that is secret is sent before the server's certificate was verified, its
 
 import datetime
 import logging
-import socket
-import ssl
 from typing import Any
 
 import grpc
 
 from fl_common import enrolment, keys
-from fl_common.errors import AccessError, NetworkError
+from fl_common.errors import AccessError, NetworkError, Revoked
+from fl_common.handshake import shown_certificate
 from fl_common.keys import PrivateKey, fingerprint
+from fl_common.text import clean
 from fl_common.tokens import Token
 
 log = logging.getLogger(__name__)
 
 CALL_SECONDS = 20.0
-CONNECT_SECONDS = 10.0
 
 
 def fetch_authority(address: str, wanted: str) -> bytes:
@@ -28,7 +27,7 @@ def fetch_authority(address: str, wanted: str) -> bytes:
     The connection it comes by is not verified, and need not be: what does not have the fingerprint is not taken.
     Raises NetworkError where nobody answers, AccessError where it is another server.
     """
-    leaf = _shown_certificate(address)
+    leaf = shown_certificate(address)
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(leaf)) as channel:
         answer = _call(channel, enrolment.AUTHORITY, {}, address)
     certificate = str(answer.get("certificate", "")).encode()
@@ -55,50 +54,9 @@ def signed(key: PrivateKey, purpose: str) -> dict[str, str]:
     return {"public_key": pem.decode("ascii"), "time": time, "signature": signature.hex()}
 
 
-def diagnose(address: str, authority: bytes | None) -> str:
-    """Say why a TLS handshake with a server fails, "" where it does not or where nobody answers.
-
-    `authority` is None for a plaintext connection that failed. gRPC tells only that it failed.
-    """
-    context = ssl.create_default_context(cadata=authority.decode("ascii")) if authority else _unverified()
-    try:
-        _handshake(address, context)
-    except ssl.SSLCertVerificationError as error:
-        return f"the certificate of the server at {address} cannot be verified: {error.verify_message}"
-    except ssl.SSLError as error:
-        return f"the server at {address} speaks no TLS ({error.reason})" if authority else ""
-    except OSError:
-        return ""
-    return "" if authority else f"the server at {address} speaks TLS; this client was told not to (--insecure)"
-
-
-def _shown_certificate(address: str) -> bytes:
-    try:
-        der: bytes = _handshake(address, _unverified())
-    except ssl.SSLError as error:
-        raise AccessError(f"the server at {address} speaks no TLS: {error.reason}") from None
-    except OSError as error:
-        raise NetworkError(f"no server answers at {address}: {error.strerror or error}") from None
-    return ssl.DER_cert_to_PEM_cert(der).encode()
-
-
-def _handshake(address: str, context: ssl.SSLContext) -> bytes:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as plain,
-        context.wrap_socket(plain, server_hostname=host) as secure,
-    ):
-        shown: bytes | None = secure.getpeercert(binary_form=True)
-        return shown or b""
-
-
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def is_no_fleet(error: grpc.RpcError) -> bool:
+    """Say whether a call was answered by something else than a Fleet API: by another port of the server, say."""
+    return error.code() is grpc.StatusCode.UNIMPLEMENTED or error.details() == enrolment.FLOWERS_REFUSAL
 
 
 def _call(channel: grpc.Channel, method: str, message: dict[str, str], address: str) -> dict[str, Any]:
@@ -108,10 +66,16 @@ def _call(channel: grpc.Channel, method: str, message: dict[str, str], address: 
     except grpc.RpcError as error:
         refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED)
         if error.code() in refused:
-            raise AccessError(f"the server at {address} refused to enrol this client: {error.details()}") from None
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            raise AccessError(f"the server at {address} knows no enrolment: it is no `fl server`") from None
-        raise NetworkError(f"the server at {address} does not answer: {error.details()}") from None
+            why = clean(error.details())
+            if why.endswith(enrolment.SHUT_OUT):
+                raise Revoked(f"the server at {address} refused to enrol this client: {why}") from None
+            raise AccessError(f"the server at {address} refused to enrol this client: {why}") from None
+        if is_no_fleet(error):
+            raise AccessError(
+                f"the server at {address} knows no enrolment. Is it the Fleet address of an `fl server` (port 9092 by "
+                "default), not its Control or ServerAppIo address?"
+            ) from None
+        raise NetworkError(f"the server at {address} does not answer: {clean(error.details())}") from None
     try:
         return enrolment.decode(answer)
     except ValueError:

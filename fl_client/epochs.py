@@ -46,16 +46,19 @@ class Epochs:
         round: int,
         client: int,
         mu: float,
+        earlier: int = 0,
     ) -> tuple[list[NDArray[Any]], dict[str, Any]]:
         """Train from `weights` over `plan` and return the new weights and the metrics of the last epoch.
 
         weights: in the order of `model.weights`. data: tensors of (x, y) or (x, y, sample_weight).
-        mu: FedProx's proximal term, whose gradient is added; it is not part of the reported loss.
+        mu: FedProx's proximal term, whose gradient is added; it is not part of the reported loss. earlier: local steps
+        of earlier rounds, for schedules.
         """
         program = self._program(data, proximal=mu > 0)
         self._randomness.begin(round=round, client=client, tensorflow=self._stateful)
         seeds = self._randomness.values(len(self.states), round=round, client=client)
-        trained, metrics = program(list(weights), seeds, np.stack(plan), np.int32(batch_size), np.float32(mu), data)
+        numbers = np.int32(batch_size), np.float32(mu), np.int64(earlier)
+        trained, metrics = program(list(weights), seeds, np.stack(plan), *numbers, data)
         return [np.array(value) for value in trained], metrics
 
     def _program(self, data: Any, *, proximal: bool) -> Any:
@@ -71,9 +74,9 @@ class Epochs:
         self.states = self._randomness.states()
 
     def _traced(self, data: Any, proximal: bool) -> Any:
-        def train(weights: list[Any], seeds: Any, plan: Any, batch_size: Any, mu: Any, data: Any) -> Any:
+        def train(weights: list[Any], seeds: Any, plan: Any, batch_size: Any, mu: Any, earlier: Any, data: Any) -> Any:
             self.traces += 1
-            return self.trace(weights, seeds, plan, batch_size, mu, data, proximal=proximal)
+            return self.trace(weights, seeds, plan, batch_size, mu, earlier, data, proximal=proximal)
 
         function = tf.function(train, autograph=False, reduce_retracing=True)
         concrete = function.get_concrete_function(
@@ -82,27 +85,37 @@ class Epochs:
             tf.TensorSpec((None, None), tf.int32),
             tf.TensorSpec((), tf.int32),
             tf.TensorSpec((), tf.float32),
+            tf.TensorSpec((), tf.int64),
             specs(data),
         )
         self._stateful = self._stateful or draws_by_kernel(concrete)
         return function
 
     def trace(
-        self, weights: list[Any], seeds: Any, plan: Any, batch_size: Any, mu: Any, data: Any, *, proximal: bool
+        self,
+        weights: list[Any],
+        seeds: Any,
+        plan: Any,
+        batch_size: Any,
+        mu: Any,
+        earlier: Any,
+        data: Any,
+        *,
+        proximal: bool,
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return a client's new weights and the metrics of its last epoch, as tensors of the program being traced."""
-        self._begin(weights, seeds)
+        self._begin(weights, seeds, earlier)
         with proximal_term(self._model, weights, mu) if proximal else nullcontext():
             self._loop(plan, batch_size, data)
         self._model.optimizer.finalize_variable_values(self._model.trainable_variables)
         return [tf.identity(variable) for variable in self._model.weights], self._model.get_metrics_result()
 
-    def _begin(self, weights: list[Any], seeds: Any) -> None:
+    def _begin(self, weights: list[Any], seeds: Any, earlier: Any) -> None:
         for variable, value in zip(self._model.weights, weights, strict=True):
             variable.assign(value)
         for state, value in zip(self.states, tf.unstack(seeds), strict=True):
             state.assign(value)
-        self._slots.reset()
+        self._slots.reset(earlier)
 
     def _loop(self, plan: Any, batch_size: Any, data: Any) -> None:
         epochs, examples = tf.unstack(tf.shape(plan))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fl_client.randomness import Randomness
 from fl_client.slots import Slots
 from fl_common.batches import steps
+from fl_common.evaluation import BATCH
 from fl_common.lean import keras, tf
 
 
@@ -21,6 +22,7 @@ class Fit:
         self._randomness = randomness
         self._limit = limit
         self._feeds: dict[tuple[int, int], tuple[Any, Feed]] = {}
+        self._validations: dict[int, tuple[Any, Any]] = {}
 
     def run(
         self,
@@ -32,24 +34,44 @@ class Fit:
         *,
         round: int,
         client: int,
+        before: int = 0,
+        validation: Any = None,
     ) -> tuple[list[NDArray[Any]], dict[str, Any]]:
         """Train from `weights` over `plan` and return the new weights and the metrics of the last epoch run.
 
-        weights: in the order of `model.weights`. data: tensors of (x, y) or (x, y, sample_weight).
+        weights: in the order of `model.weights`. data: tensors of (x, y) or (x, y, sample_weight), and so are those of
+        `validation`, which callbacks see as val_ metrics; these are not returned. before: earlier rounds, for schedules
+        of the learning rate, and for callbacks the number of the epoch.
         """
-        self._begin(weights, round, client)
+        self._begin(weights, round, client, before * len(plan) * steps(len(plan[0]), batch_size))
         feed = self._feed(data, len(plan[0]), batch_size)
-        ordered = [Ordering(feed.order, plan), *callbacks]
-        history = self._model.fit(feed.dataset, epochs=len(plan), shuffle=False, verbose=0, callbacks=ordered)
-        metrics = {name: values[-1] for name, values in history.history.items()}
+        options: dict[str, Any] = {"epochs": len(plan)}
+        if callbacks:
+            first = before * len(plan)
+            options = {"initial_epoch": first, "epochs": first + len(plan), "validation_data": self._held(validation)}
+        ordered = [Ordering(feed.order, plan, options.get("initial_epoch", 0)), *callbacks]
+        history = self._model.fit(feed.dataset, shuffle=False, verbose=0, callbacks=ordered, **options)
+        metrics = {name: values[-1] for name, values in history.history.items() if not name.startswith("val_")}
         return [np.array(variable) for variable in self._model.weights], metrics
 
-    def _begin(self, weights: Sequence[NDArray[Any]], round: int, client: int) -> None:
+    def _begin(self, weights: Sequence[NDArray[Any]], round: int, client: int, earlier: int) -> None:
         self._randomness.begin(round=round, client=client, tensorflow=True)
         self._randomness.assign(round=round, client=client)
         for variable, value in zip(self._model.weights, weights, strict=True):
             variable.assign(value)
-        self._slots.reset()
+        self._slots.reset(earlier)
+
+    def _held(self, validation: Any) -> Any:
+        """Return the validation data as a dataset of batches, the same one for the same data; None for None."""
+        if validation is None:
+            return None
+        kept, dataset = self._validations.pop(id(validation), (validation, None))
+        if dataset is None:
+            dataset = tf.data.Dataset.from_tensor_slices(validation).batch(BATCH)
+        self._validations[id(validation)] = kept, dataset
+        while len(self._validations) > self._limit:
+            self._validations.pop(next(iter(self._validations)))
+        return dataset
 
     def _feed(self, data: Any, examples: int, batch_size: int) -> "Feed":
         key = (id(data), batch_size)
@@ -80,11 +102,12 @@ class Feed:
 class Ordering(keras.callbacks.Callback):  # type: ignore[misc]
     """Writes the plan's permutation of each epoch where the dataset reads it."""
 
-    def __init__(self, order: Any, plan: Sequence[NDArray[np.int32]]) -> None:
+    def __init__(self, order: Any, plan: Sequence[NDArray[np.int32]], first: int) -> None:
         super().__init__()
+        self._first = first
         self._order = order
         self._plan = plan
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Keras asks for the epoch's iterator after this."""
-        self._order.assign(self._plan[epoch])
+        self._order.assign(self._plan[epoch - self._first])

@@ -7,7 +7,6 @@ of the token it was), `lock`.
 import fcntl
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,29 +65,30 @@ class Identity:
         os.close(self._lock)
 
 
-def open_identity(directory: str, server: str) -> Identity:
+def open_identity(directory: str, server: str, shared: str = "") -> Identity:
     """Return the identity in a directory, made where there is none.
 
-    Without a directory it is one below ~/.parterre/clients: of this server, and the first that no other client uses.
+    Without a directory it is one below `shared`, or else below ~/.parterre/clients and of this server: the first that
+    no other client uses. So N clients that share it have N identities, whichever of them is started again.
     Raises SecretError where it is in use or cannot be used.
     """
     if directory:
         return _opened(Path(directory).expanduser())
-    for candidate in _slots(server):
+    place = Path(shared).expanduser() if shared else HOME.expanduser() / _name_of(server)
+    for number in range(MOST_SLOTS):
         try:
-            return _opened(candidate)
+            return _opened(place / str(number))
         except _InUseError:
             continue
-    raise SecretError(f"{MOST_SLOTS} clients of {server} use {HOME} already. Name another directory with --state.")
+    raise SecretError(f"{MOST_SLOTS} clients use {place} already. Name another directory with --state or --states.")
 
 
 class _InUseError(SecretError):
     pass
 
 
-def _slots(server: str) -> Iterator[Path]:
-    place = HOME.expanduser() / (re.sub(r"[^A-Za-z0-9.-]", "_", server) or "server")
-    return (place / str(number) for number in range(MOST_SLOTS))
+def _name_of(server: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "_", server) or "server"
 
 
 def _opened(directory: Path) -> Identity:

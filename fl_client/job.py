@@ -9,8 +9,10 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from fl_common import wire
-from fl_common.errors import RejectedReply, TaskError
+from fl_common.errors import RejectedReply, SettingsError, Shown, TaskError
 from fl_common.settings import Settings, parse
+
+PATHS = ("data_dir", "store", "out")  # settings that name places on the machine that reads them
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,20 @@ class Home:
     task: str = ""
     data: str = ""
     label: str = ""
+    ignore: tuple[str, ...] = ()
+    data_dir: str = ""
     resident: bool = False
 
     @classmethod
     def of(cls, node_config: Mapping[str, Any]) -> "Home":
         """Read Flower's node config."""
-        words = {key: str(node_config[key]) for key in ("task", "data", "label") if node_config.get(key)}
-        return cls(**words, resident=bool(node_config.get("resident", False)))
+        words = {key: str(node_config[key]) for key in ("task", "data", "label", "data_dir") if node_config.get(key)}
+        ignore = tuple(map(str, json.loads(str(node_config.get("ignore", "[]")))))
+        return cls(**words, ignore=ignore, resident=bool(node_config.get("resident", False)))
+
+    def paths(self) -> dict[str, str]:
+        """Return the settings that name a place on this machine: a resident client takes none from a message."""
+        return {name: getattr(self, name, "") for name in PATHS} if self.resident else {}
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Job:
     partition: int
     partitions: int
     mu: float
+    columns: tuple[str, ...]  # of a table of the client's own, in the order of the run; () is the file's
     packed: bool  # small arrays came together, and are to be answered together
 
     @classmethod
@@ -50,7 +60,9 @@ class Job:
         content = _unpacked(message.content)
         arrays, config = (content.get(key) for key in ("arrays", "config"))
         if not (isinstance(arrays, ArrayRecord) and isinstance(config, ConfigRecord)):
-            raise TaskError('a message needs an ArrayRecord "arrays" and a ConfigRecord "config"; this one lacks them.')
+            raise TaskError.shared(
+                'a message needs an ArrayRecord "arrays" and a ConfigRecord "config"; this one lacks them.'
+            )
         settings = settings_of(_text(config, "settings"))
         return cls(
             arrays=arrays,
@@ -61,6 +73,7 @@ class Job:
             partition=_integer(config, "partition"),
             partitions=_integer(config, "partitions"),
             mu=_number(config, "proximal-mu", settings.mu),
+            columns=_texts(config, "columns"),
             packed=wire.is_packed(message.content),
         )
 
@@ -75,17 +88,22 @@ def settings_of(text: str) -> Settings:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise TaskError(f'"settings" must be JSON; {error}. Use the same version on both sides.') from None
+        raise TaskError(
+            '"settings" must be JSON; {error}. Use the same version on both sides.', error=Shown(error)
+        ) from None
     if not isinstance(values, dict):
-        raise TaskError(f'"settings" must be a JSON object; got {text[:80]!r}.')
-    return parse(values, source="the server's message")
+        raise TaskError('"settings" must be a JSON object; got {text!r}.', text=Shown(text[:80]))
+    try:
+        return parse(values, source="the server's message")
+    except SettingsError as error:
+        raise SettingsError.shared(str(error)) from None
 
 
 def _unpacked(content: RecordDict) -> RecordDict:
     try:
         return wire.unpack(content)
     except RejectedReply as error:
-        raise TaskError(f"the server's message cannot be read: {error.detail}") from error
+        raise TaskError("the server's message cannot be read: {detail}", detail=Shown(error.detail)) from error
 
 
 def _text(config: ConfigRecord, key: str) -> str:
@@ -93,6 +111,19 @@ def _text(config: ConfigRecord, key: str) -> str:
     if not isinstance(value, str):
         raise _unlike(key, "text", value)
     return value
+
+
+def texts(message: Message, key: str) -> tuple[str, ...]:
+    """Return a list of texts in a message's config. Raises TaskError where it is none."""
+    config = message.content.get("config")
+    return _texts(config, key) if isinstance(config, ConfigRecord) else ()
+
+
+def _texts(config: ConfigRecord, key: str) -> tuple[str, ...]:
+    values = config.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise _unlike(key, "a list of texts", values)
+    return tuple(map(str, values))
 
 
 def _integer(config: ConfigRecord, key: str) -> int:
@@ -110,4 +141,9 @@ def _number(config: ConfigRecord, key: str, default: float) -> float:
 
 
 def _unlike(key: str, expected: str, value: Any) -> TaskError:
-    return TaskError(f'the message\'s "{key}" must be {expected}; got {value!r}. Use the same version on both sides.')
+    return TaskError(
+        'the message\'s "{key}" must be {expected}; got {value!r}. Use the same version on both sides.',
+        key=Shown(key),
+        expected=Shown(expected),
+        value=Shown(value),
+    )

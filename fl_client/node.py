@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import grpc
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from fl_client.connection import Connection, Unwanted, raise_if_refused
-from fl_common.errors import ParterreError
+from fl_client.enrolment import is_no_fleet
+from fl_client.failure import failed
+from fl_common.errors import AccessError
+from fl_common.text import clean
 
 log = logging.getLogger(__name__)
 
-RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 # The server answered, and what it said will not change by asking again: the run is over, or the objects are gone.
 REFUSALS = (
     grpc.StatusCode.PERMISSION_DENIED,
@@ -29,6 +31,7 @@ REFUSALS = (
     grpc.StatusCode.ABORTED,
 )
 
+STEADY_SECONDS = 2.0  # a session that was shorter does not count as one: the pauses go on growing
 LEAVE_SECONDS = 3.0  # how long a leaving node waits for its last reply to be taken
 
 App = Callable[[Message, Context], Message]
@@ -82,17 +85,22 @@ class Node:
     def serve(self) -> None:
         """Stay connected and answer messages until told to stop. Raises AccessError where the server shuts it out."""
         with self._connect() as connection:
-            attempt = 0
+            attempt, joined = 0, False
             while not self._stop.is_set():
+                began, why = time.monotonic(), "it ended the session"
                 try:
                     log.info("joined as node %d", connection.join())
-                    attempt = 0
+                    joined = True
                     self._serve_session(connection)
                 except grpc.RpcError as error:
                     raise_if_refused(error)
+                    if is_no_fleet(error) and not joined:
+                        raise AccessError(connection.is_another) from None
+                    why = connection.diagnosis() or _describe(error)
+                if not self._stop.is_set():
+                    attempt = 0 if time.monotonic() - began > STEADY_SECONDS else attempt  # however it ends sessions
                     wait = back_off(attempt, rng=self._rng)
                     attempt += 1
-                    why = connection.diagnosis() or _describe(error)
                     log.warning("no connection to the server (%s); trying again in %.1f s", why, wait)
                     self._stop.wait(wait)
             self._leave(connection)
@@ -127,30 +135,30 @@ class Node:
         envelope = connection.poll()
         if envelope is None:
             return False
-        log.info("received: %s of run %d", envelope[0].metadata.message_type, envelope[0].metadata.run_id)
+        log.info("received: %s of run %d", clean(envelope[0].metadata.message_type), envelope[0].metadata.run_id)
         started = time.perf_counter()
         reply = self._reply(connection, envelope)
         if reply is not None:
-            self._push(connection, reply, time.perf_counter() - started)
+            self._push(connection, envelope[0], reply, time.perf_counter() - started)
         return True
 
     def _reply(self, connection: Connection, envelope: tuple[Message, object]) -> Message | None:
         head = envelope[0]
         try:
             message = connection.fetch(envelope)  # type: ignore[arg-type]
-            return self._app(message, self._context(head.metadata.run_id, connection.node_id))
         except grpc.RpcError as error:
             if error.code() in REFUSALS:
                 log.info("message dropped: %s", _describe(error))
                 return None
             raise
-        except (Exception, SystemExit) as error:  # a user's code may call sys.exit
-            expected = isinstance(error, ParterreError)
-            log.error("answering with an error: %s: %s", type(error).__name__, error, exc_info=not expected)
-            reason = f"{type(error).__name__}: {error}"[:2000]
-            return Message(Error(code=RAISED, reason=reason), reply_to=head)
+        except Exception as error:  # noqa: BLE001
+            return failed(head, error)
+        try:
+            return self._app(message, self._context(head.metadata.run_id, connection.node_id))
+        except BaseException as error:  # noqa: BLE001  a user's code may call sys.exit, or raise what it likes
+            return failed(head, error)
 
-    def _push(self, connection: Connection, reply: Message, seconds: float) -> None:
+    def _push(self, connection: Connection, head: Message, reply: Message, seconds: float) -> None:
         """Push a reply, again after each lost connection, until it is there or the server has no use for it."""
         for attempt in range(8):
             try:
@@ -165,6 +173,11 @@ class Node:
             except Unwanted:
                 log.info("reply dropped: nobody waits for it any more")
                 return None
+            except Exception as error:  # a name or a text in the reply cannot be sent
+                if reply.has_error():
+                    log.exception("reply dropped: it cannot be sent")
+                    return None
+                reply = failed(head, error)
         log.error("reply given up after 8 attempts")
         return None
 
@@ -189,4 +202,4 @@ class Node:
 
 
 def _describe(error: grpc.RpcError) -> str:
-    return f"{error.code().name}: {error.details()}"
+    return f"{error.code().name}: {clean(error.details())}"

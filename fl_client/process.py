@@ -1,24 +1,30 @@
 """A client as a process: settings of its command line -> ClientApp -> resident node, until it is told to stop."""
 
+import json
 import logging
 import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from fl_common import private
-from fl_common.errors import AccessError, DataError, NetworkError, SecretError, TaskError, UnknownClient
+from fl_common.addresses import parse
+from fl_common.errors import AccessError, NetworkError, SecretError, TaskError, UnknownClient
+from fl_common.keys import fingerprint
 from fl_common.tokens import Token
 
 if TYPE_CHECKING:
     from fl_client.identity import Identity
     from fl_client.node import Node
     from fl_client.vitals import Listener
+    from fl_client.workplace import Workplace
+    from fl_common.schema import Schema
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +38,25 @@ INSECURE = (
 class ClientOptions:
     """What a client is told on its own machine. `task` and `data` win over what a server's message names.
 
-    `state` is the directory of its key, chosen where it is "". `token` is needed until the key is enrolled.
+    ignore: columns of `data` that are no features. data_dir: where a built-in task's files are. private_schema: the
+    names of its columns or classes are told as hashes, salted with `schema_secret`, which the clients share and the
+    server does not know, or else with the fingerprint of the server's CA.
+
+    `state` is the directory of its key; where it is "", the first below `states` that is free. `pulse` is the directory
+    of what probes read, `state` where it is "". `token` is needed until the key is enrolled.
     """
 
     server: str
     task: str = ""
     data: str = ""
     label: str = ""
+    ignore: tuple[str, ...] = ()
+    data_dir: str = ""
+    private_schema: bool = False
+    schema_secret: str = field(default="", repr=False)
     state: str = ""
+    states: str = ""
+    pulse: str = ""
     ca: str = ""
     token: str = field(default="", repr=False)
     token_file: str = ""
@@ -50,14 +67,16 @@ class ClientOptions:
     def node_config(self) -> dict[str, bool | int | float | str]:
         """Return the options as Flower's node config; `resident` says that no code of a server is run."""
         config: dict[str, bool | int | float | str] = {"resident": True}
-        given = {"task": self.task, "data": self.data, "label": self.label}
+        given = {"task": self.task, "data": self.data, "label": self.label, "data_dir": self.data_dir}
+        given |= {"ignore": json.dumps(self.ignore)} if self.ignore else {}
         return config | {key: value for key, value in given.items() if value}
 
 
 def serve(options: ClientOptions) -> None:
     """Serve until SIGTERM or SIGINT: the message in hand is finished, the server is told, and the call returns.
 
-    Raises AccessError where the server is not the right one, or does not let this client in.
+    Data of its own are read and checked before it joins. Raises DataError or TaskError where they cannot be used,
+    AccessError where the server is not the right one, or does not know this client. One that was revoked stays.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -65,21 +84,34 @@ def serve(options: ClientOptions) -> None:
     stop = _stopped_by_signals()
     if options.insecure:
         log.warning(INSECURE)
-        _node(options, stop, None, _listeners(options, options.state)).serve()
+        listeners = _listeners(options, options.state)
+        workplace, schema = _examined(options, stop)
+        if not stop.is_set():
+            _node(options, stop, None, listeners, workplace, schema).serve()
         return
 
     from fl_client.identity import open_identity
+    from fl_client.shut_out import staying
+    from fl_client.sudden_end import SuddenEnd
 
     token = _token(options)
-    identity = open_identity(options.state, options.server)
+    identity = open_identity(options.state, options.server, options.states)
+    sudden_end = SuddenEnd(identity.directory)
     log.info("client %s, key in %s", identity.client, identity.directory)
     try:
+        killed = sudden_end.begin()
         listeners = _listeners(options, str(identity.directory))
-        _meet(options, identity, token, stop, listeners)
-        node = None if stop.is_set() else _node(options, stop, identity, listeners)
-        if node is not None:
-            _serve(node, lambda error: _enrol(options, identity, token, error))
+        workplace, schema = _examined(options, stop)
+
+        def session() -> None:
+            _meet(options, identity, token, stop, listeners)
+            if not stop.is_set():
+                node = _node(options, stop, identity, listeners, workplace, schema, killed)
+                _serve(node, lambda error: _enrol(options, identity, token, error))
+
+        staying(session, stop, listeners)
     finally:
+        sudden_end.end()
         identity.close()
 
 
@@ -99,8 +131,9 @@ def _meet(
     listeners: "Sequence[Listener]",
 ) -> None:
     """Learn whom to trust, and enrol where this has not happened yet. Waits for a server that is not there yet."""
-    from fl_client.enrolment import diagnose, fetch_authority
+    from fl_client.enrolment import fetch_authority
     from fl_client.node import back_off
+    from fl_common.handshake import diagnose
 
     attempt, rng = 0, random.Random()  # noqa: S311 - jitter only
     if options.ca:
@@ -144,31 +177,91 @@ def _enrol(options: ClientOptions, identity: "Identity", token: Token | None, re
     identity.note_enrolled(token.identity)
 
 
+def _examined(options: ClientOptions, stop: "Stop") -> "tuple[Workplace, Schema]":
+    """Return where this client will work, with its own data read and found to be good, and what these are called."""
+    from fl_client.job import Home
+    from fl_client.own_data import Interrupted
+    from fl_client.workplace import Workplace
+    from fl_common.schema import Schema
+
+    workplace, schema = Workplace(stop), Schema()
+    with suppress(Interrupted), stop.at_once():
+        schema = workplace.examine(Home.of(options.node_config()))
+    return workplace, schema
+
+
 def _node(
-    options: ClientOptions, stop: threading.Event, identity: "Identity | None", listeners: "Sequence[Listener]"
+    options: ClientOptions,
+    stop: threading.Event,
+    identity: "Identity | None",
+    listeners: "Sequence[Listener]",
+    workplace: "Workplace",
+    schema: "Schema",
+    killed: str = "",
 ) -> "Node":
-    from fl_client.app import Workplace, make_app
+    from fl_client.app import make_app
     from fl_client.node import Node
     from fl_client.watched import WatchedConnection
 
     logging.getLogger("flwr").setLevel(logging.WARNING)  # importing Flower has set it
 
+    told = _told(options, identity, workplace, schema)
+
     def connect() -> WatchedConnection:
         if identity is None:
-            return WatchedConnection(options.server, listeners=listeners)
+            return WatchedConnection(options.server, listeners=listeners, schema=told)
         return WatchedConnection(
-            options.server, root_certificates=identity.authority, key=identity.key, listeners=listeners
+            options.server,
+            root_certificates=identity.authority,
+            key=identity.key,
+            listeners=listeners,
+            schema=told,
+            killed=killed,
         )
 
-    return Node(make_app(Workplace()), connect, node_config=options.node_config(), stop=stop)
+    return Node(make_app(workplace), connect, node_config=options.node_config(), stop=stop)
 
 
-def _stopped_by_signals() -> threading.Event:
-    stop = threading.Event()
+def _told(options: ClientOptions, identity: "Identity | None", workplace: "Workplace", schema: "Schema") -> str:
+    """Return what the server is told of this client's data: their names, or only that there are some; "" for none."""
+    if not (schema.columns or schema.classes):
+        return schema.text() if options.data else ""
+    if not options.private_schema:
+        return schema.text()
+    authority = identity.authority if identity is not None else None
+    workplace.salt = options.schema_secret.encode() or (fingerprint(authority) if authority else "").encode()
+    return schema.hashed(workplace.salt).text()
+
+
+class Stop(threading.Event):
+    """Set when the client is to leave: after what it has in hand, or at once while nothing is."""
+
+    _at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Have a signal end the work in this context, user's code included."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def heard(self, number: int) -> None:
+        """Take a signal."""
+        log.info("%s: leaving%s", signal.Signals(number).name, "" if self._at_once else " after the message in hand")
+        self.set()
+        if self._at_once:
+            from fl_client.own_data import Interrupted
+
+            raise Interrupted
+
+
+def _stopped_by_signals() -> Stop:
+    stop = Stop()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        log.info("%s: leaving after the message in hand", signal.Signals(number).name)
-        stop.set()
+        stop.heard(number)
 
     signal.signal(signal.SIGTERM, on_signal)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -180,7 +273,10 @@ def _listeners(options: ClientOptions, state: str) -> "list[Listener]":
     """Return who is told what this client does: its pulse where it has a state directory, its metrics where wanted."""
     from fl_client.vitals import Pulse
 
-    found: list[Listener] = [Pulse(Path(state), options.server)] if state else []
+    place = options.pulse or state
+    if options.pulse:
+        private.make_directory(Path(options.pulse))
+    found: list[Listener] = [Pulse(Path(place), options.server)] if place else []
     if options.metrics_port:
         from fl_client.metrics import Metrics
         from fl_common import exposition
@@ -191,17 +287,15 @@ def _listeners(options: ClientOptions, state: str) -> "list[Listener]":
 
 
 def _check(options: ClientOptions) -> None:
-    host, colon, port = options.server.rpartition(":")
-    if not (host and colon and port.isdigit()):
-        raise NetworkError(f"--server takes HOST:PORT, such as 127.0.0.1:9092; got {options.server!r}")
+    parse(options.server, "--server")
     if options.insecure and (options.token or options.token_file or options.ca):
         raise SecretError("--insecure goes with no token and no CA: a token is never sent in plaintext. Leave one out.")
     if options.task.endswith(".py") and not Path(options.task).expanduser().is_file():
         raise TaskError(f"--task {options.task} does not exist. Give the path of a Python file, or a task's name.")
-    if options.data and not Path(options.data).exists():
-        raise DataError(
-            f"--data {options.data} does not exist. Give an npz, csv or parquet file, or a folder of images."
-        )
+    if options.data:
+        from fl_common.tasks import files
+
+        files.check(Path(options.data))
 
 
 def _token(options: ClientOptions) -> Token | None:

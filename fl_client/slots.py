@@ -8,14 +8,19 @@ from numpy.typing import NDArray
 
 from fl_common.lean import keras, tf
 
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
 
 class Slots:
     """The just-built values of every optimizer found on a model, and of its bare tf.Variables and tf.random.Generators.
 
     Keras knows nothing of the latter two, so they are no part of the model that travels: each round finds them anew.
+    `earlier` holds the local steps of the rounds before this one: schedules of the learning rate count from there,
+    while what else an optimizer counts begins with the round.
     """
 
     def __init__(self, model: keras.Model, learning_rate: float = 0.0) -> None:
+        self.earlier = keras.Variable(0, dtype="int64", trainable=False, name="earlier_steps")
         self._initial: dict[int, tuple[Any, NDArray[Any] | None]] = {}
         for generator in found(model, tf.random.Generator):
             self._record([generator.state])
@@ -23,10 +28,12 @@ class Slots:
         for optimizer in found(model, keras.optimizers.Optimizer):
             if learning_rate:
                 override(optimizer, learning_rate)
+            self._go_on(optimizer)
             self._watch(optimizer)
 
-    def reset(self) -> None:
-        """Write the just-built values back. Inside a tf.function, it becomes part of it."""
+    def reset(self, earlier: Any) -> None:
+        """Write the just-built values back, and the number of earlier steps. In a tf.function, it is part of it."""
+        self.earlier.assign(tf.cast(earlier, tf.int64))
         for variable, value in self._initial.values():
             variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
 
@@ -34,6 +41,20 @@ class Slots:
         """Return the just-built value of one of the optimizer's variables."""
         value = self._initial[id(variable)][1]
         return np.zeros(tuple(variable.shape), variable.dtype) if value is None else value
+
+    def _go_on(self, optimizer: Any) -> None:
+        """Have an optimizer's schedule count from the earlier steps on; also that of one inside it."""
+        plain = optimizer._get_current_learning_rate
+
+        def rate() -> Any:
+            if not isinstance(optimizer._learning_rate, Schedule):
+                return plain()
+            steps = optimizer._iterations
+            return optimizer._learning_rate(steps + keras.ops.cast(self.earlier, steps.dtype))
+
+        optimizer._get_current_learning_rate = rate
+        if (inner := getattr(optimizer, "inner_optimizer", None)) is not None:
+            self._go_on(inner)
 
     def _watch(self, optimizer: Any) -> None:
         build = optimizer.build

@@ -12,8 +12,8 @@ from fl_client.fit import Fit
 from fl_client.randomness import Randomness
 from fl_client.slots import Slots
 from fl_common.arrays import Arrays, Signature
-from fl_common.batches import plan
-from fl_common.errors import TaskError
+from fl_common.batches import plan, steps
+from fl_common.errors import Shown, TaskError
 from fl_common.evaluation import Evaluator
 from fl_common.examples import Examples, count
 from fl_common.lean import keras
@@ -61,6 +61,7 @@ class LocalTrainer:
         self._clock = clock
         self.names = names_of(self.model)
         self._tensors = Tensors()
+        self._held = Tensors()
         self.slots = Slots(self.model, settings.learning_rate)
         self.randomness = Randomness(self.model, settings.seed)
         self.epochs = Epochs(self.model, self.slots, self.randomness)
@@ -73,13 +74,25 @@ class LocalTrainer:
         """Times that a compiled program was traced. It stays the same from round to round."""
         return self.epochs.traces + self._evaluator.traces
 
+    def before(self, round: int) -> int:
+        """Return the number of rounds before this one, as schedules of the learning rate count them."""
+        return max(0, round - 1) if self.settings.learning_rate_schedule == "over_rounds" else 0
+
     def train(
-        self, arrays: Mapping[str, NDArray[Any]], data: Examples, *, round: int, client: int, mu: float = 0.0
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        data: Examples,
+        *,
+        round: int,
+        client: int,
+        mu: float = 0.0,
+        validation: Examples | None = None,
     ) -> TrainResult:
         """Train `arrays` on `data` for the settings' local epochs and return the update.
 
-        mu: weight of FedProx's proximal term. Raises TaskError where `arrays` are not this model's, or where mu > 0
-        meets a model with its own train_step or callbacks; DataError without examples.
+        mu: weight of FedProx's proximal term. validation: what callbacks see as val_ metrics. Raises TaskError where
+        `arrays` are not this model's, or where mu > 0 meets a model with its own train_step or callbacks; DataError
+        without examples.
         """
         began = self._clock()
         settings, moment = self.settings, {"round": round, "client": client}
@@ -88,10 +101,23 @@ class LocalTrainer:
         tensors = self._tensors.of(data)
         callbacks = self._callbacks()
         if self.plain and not callbacks:
-            trained, metrics = self.epochs.run(weights, order, tensors, settings.batch_size, mu=mu, **moment)
+            earlier = self.before(round) * settings.local_epochs * steps(count(data), settings.batch_size)
+            trained, metrics = self.epochs.run(
+                weights, order, tensors, settings.batch_size, mu=mu, earlier=earlier, **moment
+            )
         else:
             self._refuse(mu)
-            trained, metrics = self._fit.run(weights, order, tensors, settings.batch_size, callbacks, **moment)
+            held = self._held.of(validation) if validation is not None and count(validation) else None
+            trained, metrics = self._fit.run(
+                weights,
+                order,
+                tensors,
+                settings.batch_size,
+                callbacks,
+                before=self.before(round),
+                validation=held,
+                **moment,
+            )
         update = dict(zip(self.names, trained, strict=True))
         return TrainResult(update, count(data), as_metrics(metrics), self._clock() - began)
 
@@ -110,5 +136,6 @@ class LocalTrainer:
         if mu:
             raise TaskError(
                 "the proximal term needs a model that trains with Keras's own train_step, without callbacks; "
-                f"got mu={mu} and one that does not. Add the term in the train_step and set mu=0."
+                "got mu={mu} and one that does not. Add the term in the train_step and set mu=0.",
+                mu=Shown(mu),
             )

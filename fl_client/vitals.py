@@ -8,6 +8,8 @@ from fl_common.pulse import PulseFile
 
 log = logging.getLogger(__name__)
 
+JOINED = "joined"  # a file beside the pulse, there while the client is in: the cheapest of all probes looks at its age
+
 
 class Listener(Protocol):
     """Is told what happens. Called from the node's threads; must not raise."""
@@ -32,12 +34,13 @@ class Listener(Protocol):
 
 
 class Pulse:
-    """A listener that keeps the pulse in a client's state directory."""
+    """A listener that keeps the pulse in a directory, and the file by which a client is known to be in."""
 
     def __init__(self, directory: Path, server: str) -> None:
         self._file = PulseFile(directory)
         self._server = server
         self._node = 0
+        self._joined = directory / JOINED
         self._beat("starting", f"for {server}")
 
     def joined(self, node: int) -> None:
@@ -64,5 +67,12 @@ class Pulse:
         self._beat("left", f"left {self._server}")
 
     def _beat(self, state: str, detail: str, *, heard: bool = False) -> None:
-        if error := self._file.beat(state, detail, heard=heard):
+        if error := self._file.beat(state, detail, heard=heard) or self._mark(there=heard):
             log.warning("health probes will fail: %s", error)
+
+    def _mark(self, *, there: bool) -> str:
+        try:
+            self._joined.touch() if there else self._joined.unlink(missing_ok=True)
+        except OSError as error:
+            return f"{self._joined} cannot be written: {error.strerror}"
+        return ""

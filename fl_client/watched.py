@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, Message
 
 from fl_client.connection import Connection, Envelope
 from fl_client.vitals import Listener
+from fl_common.text import clean
 from fl_common.wire import SUFFIX
 
 
@@ -28,6 +29,14 @@ class WatchedConnection(Connection):
         for listener in self._listeners:
             listener.joined(node)
         return node
+
+    def poll(self) -> Envelope | None:
+        """Look for a message, and tell where the server cannot be asked."""
+        try:
+            return super().poll()
+        except grpc.RpcError as error:
+            self._lost(error)
+            raise
 
     def beat(self) -> bool:
         """Send a heartbeat, and tell whether the server was heard."""
@@ -62,7 +71,7 @@ class WatchedConnection(Connection):
 
     def _lost(self, error: grpc.RpcError) -> None:
         for listener in self._listeners:
-            listener.lost(f"{error.code().name}: {error.details()}")
+            listener.lost(f"{error.code().name}: {clean(error.details())}")
 
 
 def _size(message: Message) -> int:

@@ -207,6 +207,19 @@ def conform(arrays: ArrayRecord, like: Mapping[str, NDArray[Any]]) -> Arrays:
     return {name: _conform(arrays[name], name, old) if is_float(old.dtype) else old for name, old in like.items()}
 
 
+def conformed(arrays: ArrayRecord, like: Mapping[str, NDArray[Any]]) -> tuple[Arrays, ArrayRecord]:
+    """Return what `conform` does, and the same as it travels: nothing is copied that has the right form already."""
+    conforming = conform(arrays, like)
+    return conforming, ArrayRecord({name: _as_sent(arrays[name], array) for name, array in conforming.items()})
+
+
+def _as_sent(array: Array, values: NDArray[Any]) -> Array:
+    shape, fortran, dtype, _ = _header(array.data)
+    described = (array.stype, array.dtype, tuple(array.shape), shape, fortran)
+    right = described == (NUMPY, values.dtype.name, values.shape, values.shape, False)
+    return array if right and is_float(dtype) and dtype == values.dtype else _encode(values)
+
+
 def _conform(array: Array, name: str, like: NDArray[Any]) -> NDArray[Any]:
     try:
         values = decode(array)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_common import seeding
-from fl_common.errors import DataError
+from fl_common.errors import DataError, Shown
 
 # Keeps the stream of seeds apart from the streams of the plan, whose entropy has one word more.
 STREAM_OF_SEEDS = (1,)
@@ -20,8 +20,11 @@ def plan(examples: int, batch_size: int, epochs: int, *, seed: int, round: int, 
     """
     if min(examples, batch_size, epochs) < 1:
         raise DataError(
-            f"local training needs at least 1 example, batch size and epoch; got {examples}, {batch_size}, {epochs}. "
-            "Give this client data, or leave it out."
+            "local training needs at least 1 example, batch size and epoch; got {examples}, {batch_size}, {epochs}. "
+            "Give this client data, or leave it out.",
+            examples=examples,
+            batch_size=Shown(batch_size),
+            epochs=Shown(epochs),
         )
     return [_permutation(examples, (seed, round, client, epoch)) for epoch in range(epochs)]
 

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.errors import DataError
+from fl_common.errors import DataError, Shown
 
 Examples = tuple[Any, Any] | tuple[Any, Any, Any]
 """(x, y) or (x, y, sample_weight). Each is an array or a nested dict or tuple of arrays, all of one leading length."""
+
+PLAIN = (str | bytes, bool | int | float | np.bool_ | np.number)  # what an array of objects may hold
 
 EXPECTED = "(x, y) or (x, y, sample_weight) of arrays, or a finite tf.data.Dataset of them"
 
@@ -63,12 +65,15 @@ def normalised(value: Any, source: str) -> Examples:
     """Return what a loader gave as checked examples. `source` names the loader in errors.
 
     Lists of numbers become arrays, lists of arrays become tuples (several inputs, as in Keras), tf.data datasets are
-    read to their end. dtypes are kept. Raises DataError where the value is nothing of the kind, or its lengths differ.
+    read to their end (fl_common/datasets.py). dtypes are kept. Raises DataError where the value is nothing of the kind,
+    or its lengths differ.
     """
     if hasattr(value, "element_spec"):
-        value = _read_dataset(value, source)
+        from fl_common.datasets import read
+
+        value = read(value, source)
     if not isinstance(value, tuple | list) or len(value) not in (2, 3):
-        raise DataError(f"{source} must be {EXPECTED}; got {_described(value)}.")
+        raise DataError(f"{{source}} must be {EXPECTED}; got {{value}}.", source=source, value=_described(value))
     examples: Examples = tuple(_as_arrays(item, source) for item in value)
     _check_lengths(examples, source)
     return examples
@@ -79,10 +84,19 @@ def _as_arrays(value: Any, source: str) -> Any:
         return {key: _as_arrays(item, source) for key, item in value.items()}
     if isinstance(value, tuple) or _is_list_of_arrays(value):
         return tuple(_as_arrays(item, source) for item in value)
+    if type(value).__name__ in ("RaggedTensor", "RaggedTensorValue", "SparseTensor", "SparseTensorValue"):
+        raise DataError(
+            "{source} holds a {kind}, but needs arrays with one shape for every example. Make it dense: "
+            "RaggedTensor.to_tensor() fills up with zeros, tf.sparse.to_dense does the same.",
+            source=source,
+            kind=Shown(type(value).__name__),
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise DataError(f"{source} must hold arrays with one shape for every example; {error}.") from None
+        raise DataError(
+            "{source} must hold arrays with one shape for every example; {error}.", source=source, error=error
+        ) from None
     return _checked_array(array, source)
 
 
@@ -91,24 +105,34 @@ def _is_list_of_arrays(value: Any) -> bool:
 
 
 def _checked_array(array: NDArray[Any], source: str) -> NDArray[Any]:
-    if array.dtype == object and all(isinstance(item, str | bytes) for item in array.flat):
+    # A pandas.DataFrame of booleans and numbers is an array of Python objects, and so is a list of texts in one.
+    if array.dtype == object and any(all(isinstance(item, kind) for item in array.flat) for kind in PLAIN):
         array = np.asarray(array.tolist())
     if array.dtype == object:
-        raise DataError(f"{source} must hold numbers or text; got an array of Python objects, shape {array.shape}.")
+        raise DataError(
+            "{source} must hold numbers or text; got an array of Python objects, shape {shape}.",
+            source=source,
+            shape=array.shape,
+        )
     if array.ndim == 0:
-        raise DataError(f"{source} must hold arrays with a leading dimension of examples; got the scalar {array!r}.")
+        raise DataError(
+            "{source} must hold arrays with a leading dimension of examples; got the scalar {value!r}.",
+            source=source,
+            value=array,
+        )
     return array
 
 
 def _check_lengths(examples: Examples, source: str) -> None:
     for name, part in zip(("x", "y", "sample_weight"), examples, strict=False):
         if not list(leaves(part)):
-            raise DataError(f"{source}: {name} holds no array. It must be {EXPECTED}.")
+            raise DataError(f"{{source}}: {name} holds no array. It must be {EXPECTED}.", source=source)
     lengths = {name: sorted({len(a) for a in leaves(part)}) for name, part in zip("xyw", examples, strict=False)}
     if len({length for found in lengths.values() for length in found}) > 1:
         raise DataError(
-            f"{source}: x, y and sample_weight must have the same number of examples; "
-            f"got {', '.join(f'{name}: {found}' for name, found in lengths.items())}."
+            "{source}: x, y and sample_weight must have the same number of examples; got {lengths}.",
+            source=source,
+            lengths=", ".join(f"{name}: {found}" for name, found in lengths.items()),
         )
 
 
@@ -116,54 +140,3 @@ def _described(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)} ({', '.join(type(item).__name__ for item in value[:4])})"
     return f"{type(value).__name__} {value!r:.80}"
-
-
-def _read_dataset(dataset: Any, source: str) -> Any:
-    """Read a finite tf.data.Dataset, batched or not, into one array for each of its components."""
-    from fl_common.lean import tf
-
-    if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise DataError(f"{source} is an endless tf.data.Dataset; end it, for example with .take(n).")
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
-        raise DataError(f"{source} must be {EXPECTED}; got a dataset of {spec}.")
-    batched = dataset if _is_batched(dataset) else dataset.batch(1024)
-    try:
-        batches = list(batched.as_numpy_iterator())
-    except tf.errors.OpError as error:
-        raise DataError(f"{source}: the tf.data.Dataset cannot be read: {error.message}") from None
-    if not batches:
-        return mapped(lambda item: np.zeros((0, *_example_shape(item, dataset)), item.dtype.as_numpy_dtype), spec)
-    columns = zip(*(leaves(batch) for batch in batches), strict=True)
-    whole = iter([np.concatenate(column) for column in columns])
-    return _filled(batches[0], whole)
-
-
-def _filled(tree: Any, arrays: Iterator[NDArray[Any]]) -> Any:
-    if isinstance(tree, dict):
-        filled = {key: _filled(tree[key], arrays) for key in sorted(tree)}
-        return {key: filled[key] for key in tree}
-    if isinstance(tree, tuple | list):
-        return tuple(_filled(item, arrays) for item in tree)
-    return next(arrays)
-
-
-def _example_shape(spec: Any, dataset: Any) -> tuple[int, ...]:
-    shape = spec.shape[1:] if _is_batched(dataset) else spec.shape
-    return tuple(size or 0 for size in shape)
-
-
-def _is_batched(dataset: Any) -> bool:
-    """Whether the elements are batches: told by the shapes, and where these do not tell, by how it was made."""
-    shapes: list[Any] = [spec.shape for spec in leaves(dataset.element_spec)]
-    if any(shape.rank == 0 for shape in shapes):
-        return False
-    leading = {shape[0] for shape in shapes}
-    return leading == {None} or (len(leading) == 1 and _was_batched(dataset))
-
-
-def _was_batched(dataset: Any) -> bool:
-    name = type(dataset).__name__.lower()
-    if "batch" in name:
-        return "unbatch" not in name
-    return any(_was_batched(source) for source in dataset._inputs())

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fl_common.errors import DataError
+from fl_common.disclosure import type_of
+from fl_common.errors import DataError, Shown
 from fl_common.examples import Examples, count, leaves, take
 
 if TYPE_CHECKING:
@@ -38,18 +39,28 @@ def _check_inputs(model: "keras.Model", x: Any) -> None:
     if isinstance(x, dict):
         wanted = {tensor.name.split(":")[0]: tensor for tensor in tensors}
         if set(wanted) - set(x):
-            raise DataError(f"the model has inputs named {sorted(wanted)}; the data have {sorted(x)}.")
+            raise DataError(
+                "the model has inputs named {wanted}; the data have {came}.",
+                wanted=Shown(sorted(wanted)),
+                came=sorted(x),
+            )
         pairs = [(wanted[name], array) for name, array in x.items() if name in wanted]
     else:
         arrays = list(leaves(x))
         if len(arrays) != len(tensors):
-            raise DataError(f"the model has {len(tensors)} inputs; the data have {len(arrays)} arrays in x.")
+            raise DataError(
+                "the model has {wanted} inputs; the data have {came} arrays in x.",
+                wanted=Shown(len(tensors)),
+                came=Shown(len(arrays)),
+            )
         pairs = list(zip(tensors, arrays, strict=True))
     for tensor, array in pairs:
         if not _compatible(tuple(tensor.shape[1:]), array.shape[1:]):
             raise DataError(
-                f"the model takes inputs of shape {tuple(tensor.shape[1:])} for each example; the data have "
-                f"{array.shape[1:]}. Change the model's input or the data."
+                "the model takes inputs of shape {wanted} for each example; the data have {came}. "
+                "Change the model's input or the data.",
+                wanted=Shown(tuple(tensor.shape[1:])),
+                came=Shown(array.shape[1:]),
             )
 
 
@@ -67,7 +78,9 @@ def _output(model: "keras.Model", examples: Examples) -> Any:
     except NotImplementedError:
         return None  # a model with its own train_step need not be callable
     except Exception as error:
-        raise DataError(f"the model cannot be called on the data: {type(error).__name__}: {error}") from error
+        raise DataError(
+            "the model cannot be called on the data: {kind}: {error}", kind=Shown(type_of(error)), error=error
+        ) from error
 
 
 def _loss_name(loss: Any) -> str:
@@ -96,17 +109,26 @@ def _check_labels(loss: str, y: Any, output: tuple[int, ...]) -> None:
 
 def _check_range(y: Any, highest: int, expected: str) -> None:
     if y.dtype.kind not in "biuf":
-        raise DataError(f"{expected}; got labels of dtype {y.dtype}. Write them as numbers.")
+        raise DataError(
+            "{expected}; got labels of dtype {dtype}. Write them as numbers.", expected=Shown(expected), dtype=y.dtype
+        )
     low, high = y.min(), y.max()
     if not (low >= 0 and high <= highest):
-        raise DataError(f"{expected}; got labels from {low} to {high}. Change the labels or the model's output.")
+        raise DataError(
+            "{expected}; got labels from {low} to {high}. Change the labels or the model's output.",
+            expected=Shown(expected),
+            low=low,
+            high=high,
+        )
 
 
 def _check_size(y: Any, output: tuple[int, ...]) -> None:
     if math.prod(y.shape[1:]) != math.prod(output):
         raise DataError(
-            f"the model's loss takes labels of shape {output} for each example; got {y.shape[1:]}. "
-            "Integer classes go with sparse_categorical_crossentropy, one-hot ones with categorical_crossentropy."
+            "the model's loss takes labels of shape {wanted} for each example; got {came}. "
+            "Integer classes go with sparse_categorical_crossentropy, one-hot ones with categorical_crossentropy.",
+            wanted=Shown(output),
+            came=Shown(y.shape[1:]),
         )
 
 
@@ -120,6 +142,8 @@ def _check_loss(model: "keras.Model", examples: Examples, output: Any) -> None:
         model.compute_loss(x=x, y=y, y_pred=output, training=False)
     except Exception as error:
         raise DataError(
-            f"the model's loss cannot be computed on the data: {type(error).__name__}: {error}. "
-            "Compare the shape of the labels with that of the model's output."
+            "the model's loss cannot be computed on the data: {kind}: {error}. "
+            "Compare the shape of the labels with that of the model's output.",
+            kind=Shown(type_of(error)),
+            error=error,
         ) from error

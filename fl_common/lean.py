@@ -12,6 +12,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fl_common import environment
+from fl_common.errors import SettingsError
+
 OPTIONAL = ("matplotlib", "pandas", "scipy", "sklearn")
 
 
@@ -27,13 +30,27 @@ def _hidden(names: tuple[str, ...]) -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+imported_before = "keras" in sys.modules
+os.environ[environment.BACKEND] = environment.TENSORFLOW
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # oneDNN may sum in another order with other threads; a resumed run must end in the same bits.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 with _hidden(OPTIONAL):
-    import keras
+    try:
+        import keras
+    except (ImportError, ValueError) as error:
+        raise SettingsError(f"Keras does not import: {error}. Is its file of settings right, keras.json?") from error
     import tensorflow as tf
+
+if keras.backend.backend() != environment.TENSORFLOW:
+    raise SettingsError(
+        f"Keras was imported with its {keras.backend.backend()} backend before Parterre. Parterre's models run on "
+        "TensorFlow: leave KERAS_BACKEND unset, or set it to tensorflow."
+    )
+if not imported_before:  # a machine's keras.json is no part of the task: with it two clients would train two models
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
 
 __all__ = ["keras", "tf"]

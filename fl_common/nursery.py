@@ -11,11 +11,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import forkserver, util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from fl_common.addresses import spare_own
+from fl_common.environment import SAFE_PATH
+from fl_common.errors import ParterreError
+from fl_common.streams import lossy
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +36,17 @@ class Nursery:
     """
 
     def __init__(self, preload: Sequence[str]) -> None:
+        os.environ.setdefault(*SAFE_PATH)
+        spare_own()
         forking = preload and "forkserver" in multiprocessing.get_all_start_methods()
         method = "forkserver" if forking else "spawn"
         self._context = multiprocessing.get_context(method)
         if method == "forkserver":
             self._context.set_forkserver_preload(list(preload))
-            forkserver.ensure_running()  # now: it imports while this process goes on
+            with _uninterrupted():
+                forkserver.ensure_running()  # now: it imports while this process goes on
         self.children: list[BaseProcess] = []
+        self._logs: dict[str, Path] = {}
 
     @property
     def temporary(self) -> Path:
@@ -55,8 +65,10 @@ class Nursery:
         child = self._context.Process(  # type: ignore[attr-defined]
             target=_run, args=(target, arguments, str(log_file), dict(environment or {})), name=name
         )
-        child.start()
+        with _uninterrupted():
+            child.start()
         self.children.append(child)
+        self._logs[name] = log_file
         return child  # type: ignore[no-any-return]
 
     def stop(self, children: Sequence[BaseProcess] | None = None, *, grace: float = GRACE_SECONDS) -> None:
@@ -69,9 +81,54 @@ class Nursery:
             child.join(max(0.0, limit - time.monotonic()))
         for child in stopping:
             if child.is_alive():
-                log.warning("%s did not end within %.0f s of SIGTERM; killed", child.name, grace)
+                self._note(child, f"did not end within {grace:.0f} s of SIGTERM; killed")
                 child.kill()
                 child.join()
+
+    def _note(self, child: BaseProcess, text: str) -> None:
+        """Write a line into a child's own log: nobody at the terminal can do anything about it."""
+        try:
+            with self._logs[child.name].open("a") as file:
+                file.write(f"{child.name} {text}\n")
+        except (KeyError, OSError):
+            log.info("%s %s", child.name, text)
+
+
+def end_helpers() -> None:
+    """End the two processes that Python keeps to fork and clean up after children, of whom there are none any more.
+
+    They would end by themselves a moment after this process, when whoever waits for it believes that all is over.
+    """
+    _end(forkserver._forkserver, "_forkserver_alive_fd", "_forkserver_pid")
+    _end(resource_tracker._resource_tracker, "_fd", "_pid")
+
+
+def _end(owner: Any, descriptor: str, process: str) -> None:
+    """Close what a helper waits on, and wait for it, not for ever; Python starts another one when it needs one."""
+    pid = getattr(owner, process, None)
+    if pid is None:
+        return
+    os.close(getattr(owner, descriptor))
+    setattr(owner, descriptor, None)
+    setattr(owner, process, None)
+    limit = time.monotonic() + GRACE_SECONDS
+    with suppress(ChildProcessError):
+        while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < limit:
+            time.sleep(0.01)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have what is started here never see Ctrl-C, which the terminal sends to all: the one who started it decides.
+
+    A mask, unlike a handler, is inherited by a new interpreter that is still importing. Ours comes after it.
+    """
+    resource_tracker.ensure_running()  # it would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], log_file: str, environment: dict[str, str]) -> None:
@@ -79,18 +136,28 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], log_file: str,
     _redirect(log_file)
     threading.Thread(target=_follow_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    target(*arguments)
+    try:
+        target(*arguments)
+    except ParterreError as error:  # a sentence for a person, as the command itself ends with
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+def last_words(log_file: Path, lines: int) -> str:
+    """Return the end of a child's log."""
+    return "\n".join(log_file.read_text(errors="replace").strip().splitlines()[-lines:]) if log_file.exists() else ""
 
 
 def _redirect(log_file: str) -> None:
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    try:
+        descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:  # a full disk, say: the work goes on unsaid
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(descriptor, number)
     os.close(descriptor)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - the descriptor's new file
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = lossy(1), lossy(2)
 
 
 def _follow_parent() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_common.cache import kept
-from fl_common.errors import DataError
+from fl_common.errors import DataError, Shown
 from fl_common.settings import Settings
 
 Indices = NDArray[np.int64]
@@ -38,7 +38,11 @@ def partition_indices(
 ) -> Indices:
     """Return the ascending indices of one of `partitions` partitions. See `split`."""
     if not 0 <= partition < partitions:
-        raise DataError(f"partition must be in [0, {partitions}); got {partition}.")
+        raise DataError(
+            "partition must be in [0, {partitions}); got {partition}.",
+            partitions=Shown(partitions),
+            partition=Shown(partition),
+        )
     return split(labels, partitions, settings, ids=ids)[partition]
 
 
@@ -63,8 +67,10 @@ def split(labels: NDArray[Any], partitions: int, settings: Settings, *, ids: NDA
     scheme = settings.partitioning
     if partitions < 1 or len(labels) < partitions:
         raise DataError(
-            f"{len(labels)} examples cannot be split into {partitions} partitions with at least one each. "
-            f"Ask for 1 to {len(labels)} clients or partitions."
+            "{examples} examples cannot be split into {partitions} partitions with at least one each. "
+            "Ask for 1 to {examples} clients or partitions.",
+            examples=len(labels),
+            partitions=Shown(partitions),
         )
     keys = _keys(scheme, labels, ids)
     parameters = {name: getattr(settings, name) for name in PARAMETERS[scheme]}
@@ -87,9 +93,15 @@ def _keys(scheme: str, labels: NDArray[Any], ids: NDArray[Any] | None) -> Indice
         return np.zeros(len(labels), np.int64)
     if scheme == "natural":
         if ids is None:
-            raise DataError("partitioning=natural needs the id of each example; pass ids=... to partition_indices.")
+            raise DataError.shared(
+                "partitioning=natural needs the id of each example; pass ids=... to partition_indices."
+            )
         if np.shape(ids) != (len(labels),):
-            raise DataError(f"ids must be one for each of {len(labels)} examples; got shape {np.shape(ids)}.")
+            raise DataError(
+                "ids must be one for each of {examples} examples; got shape {shape}.",
+                examples=len(labels),
+                shape=np.shape(ids),
+            )
         return _numbered(ids)
     return _numbered(_classes(scheme, np.asarray(labels)))
 
@@ -104,8 +116,11 @@ def _classes(scheme: str, labels: NDArray[Any]) -> NDArray[Any]:
     labels = labels.reshape(len(labels), -1)
     if labels.shape[1] != 1 or (labels.dtype.kind == "f" and np.any(labels % 1 != 0)):
         raise DataError(
-            f"partitioning={scheme} needs one class label for each example; got labels of dtype {labels.dtype} and "
-            f"shape {labels.shape}. Choose iid or power_law."
+            "partitioning={scheme} needs one class label for each example; got labels of dtype {dtype} and "
+            "shape {shape}. Choose iid or power_law.",
+            scheme=Shown(scheme),
+            dtype=labels.dtype,
+            shape=labels.shape,
         )
     return labels[:, 0]
 
@@ -150,8 +165,10 @@ def _shards(keys: Indices, partitions: int, settings: Settings) -> tuple[Any, ND
     held, sizes = settings.classes_per_client, np.bincount(keys)
     if held > len(sizes):
         raise DataError(
-            f"classes_per_client must be at most {len(sizes)}, the number of classes in the data; got {held}. "
-            f"Set it with --set classes_per_client={len(sizes)}"
+            "classes_per_client must be at most {classes}, the number of classes in the data; got {held}. "
+            "Set it with --set classes_per_client={classes}",
+            classes=Shown(len(sizes)),
+            held=Shown(held),
         )
     names = np.random.default_rng([settings.seed, len(sizes)]).permutation(len(sizes))
     renamed = names[keys]
@@ -177,8 +194,11 @@ def _dealt(keys: Indices, partitions: int, settings: Settings) -> Indices:
     total = int(keys.max()) + 1
     if total < partitions:
         raise DataError(
-            f"partitioning=natural has {total} ids in {settings.id_column!r}, fewer than {partitions} partitions. "
-            f"Ask for at most {total} clients or partitions."
+            "partitioning=natural has {total} ids in {column!r}, fewer than {partitions} partitions. "
+            "Ask for at most {total} clients or partitions.",
+            total=total,
+            column=settings.id_column,
+            partitions=Shown(partitions),
         )
     turn = np.random.default_rng([settings.seed, total]).permutation(total)
     return np.asarray(turn[keys] % partitions, dtype=np.int64)

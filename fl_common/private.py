@@ -19,7 +19,7 @@ def leave_no_core() -> None:
 
 def make_directory(path: Path) -> Path:
     """Make a directory that only its owner can enter, or make an existing one so. Returns it."""
-    with _named(f"make the directory {path}"):
+    with named(f"make the directory {path}"):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if path.stat().st_mode & OTHERS:
             path.chmod(0o700)
@@ -29,7 +29,7 @@ def make_directory(path: Path) -> Path:
 def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file whole or not at all: never readable by others on its way, not even for a moment."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    with _named(f"write {path}"):
+    with named(f"write {path}"):
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
             with os.fdopen(descriptor, "wb") as file:
@@ -44,7 +44,7 @@ def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 def read(path: Path, what: str) -> bytes:
     """Return the content of a secret file. Raises SecretError where it is missing, or where others can read it."""
-    with _named(f"read {what} {path}"):
+    with named(f"read {what} {path}"):
         descriptor = os.open(path, os.O_RDONLY)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
@@ -63,7 +63,8 @@ def _group_may(status: os.stat_result) -> bool:
 
 
 @contextmanager
-def _named(doing: str) -> Iterator[None]:
+def named(doing: str) -> Iterator[None]:
+    """Turn an OSError of the body into a SecretError: "cannot DOING: permission denied"."""
     try:
         yield
     except OSError as error:

@@ -20,6 +20,8 @@ ENVIRONMENT_PREFIX = "FL_"
 
 SIMULATED = ("hostile", "label_noise", "fleet_")  # what a deployed run refuses: how these settings begin
 
+NAME = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"  # a directory's, nowhere but in the store
+
 Scalar = bool | int | float | str
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -37,6 +39,14 @@ class Settings(BaseModel):
     data_dir: str = Field("", description="directory of IDX files, for mnist and fashion_mnist, instead of a download")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
 
+    initial: str = Field(
+        "",
+        description="file of weights, where the run's server is, that a new run begins with: npz, keras or weights.h5",
+    )
+    initial_trusted: bool = Field(
+        False, description="whoever made the file in initial is trusted, so that HDF5 may read .keras and .h5 files"
+    )
+
     # How a shared data set is split
     partitions: int = Field(0, ge=0, description="number of partitions; 0: as many as there are clients")
     partitioning: Literal["iid", "dirichlet", "shards", "power_law", "natural"] = Field(
@@ -52,6 +62,11 @@ class Settings(BaseModel):
     local_epochs: Count = Field(1, description="passes over the local data in a round")
     batch_size: Count = Field(32, description="examples in a local step")
     learning_rate: float = Field(0.0, ge=0, description="overrides the compiled model's learning rate; 0 keeps it")
+    learning_rate_schedule: Literal["over_rounds", "each_round"] = Field(
+        "over_rounds",
+        description="whether a schedule of the learning rate, and the epoch that callbacks see, go on from round to "
+        "round or begin anew in each",
+    )
     mu: float = Field(0.0, ge=0, description="FedProx's proximal term; 0 is none")
 
     # The strategy
@@ -82,7 +97,9 @@ class Settings(BaseModel):
     )
     where: str = Field("", description="labels that clients must have, such as site=berlin,tier!=test,gpu in (a, b)")
     min_clients: Count = Field(2, description="clients to wait for before a round starts")
-    wait_seconds: Seconds = Field(120.0, description="time limit of that wait; then the run ends with an error")
+    wait_seconds: float = Field(
+        120.0, ge=0, description="time limit of that wait, then the run ends with an error; 0: as long as it takes"
+    )
     deadline_seconds: Seconds = Field(600.0, description="time limit for the replies of one phase of a round")
     evaluate_deadline_seconds: float = Field(
         0.0, ge=0, description="time limit for the replies of an evaluation; 0: deadline_seconds"
@@ -92,8 +109,17 @@ class Settings(BaseModel):
         0.0, ge=0, le=1, description="share of a round's clients whose good replies it needs, beside quorum"
     )
     max_repeats: int = Field(3, ge=0, description="times a round may be repeated before the run ends with an error")
-    target_accuracy: float = Field(0.0, ge=0, le=1, description="stop when it is reached; 0 never")
-    patience: int = Field(0, ge=0, description="stop after this many rounds without a lower loss; 0 never")
+    metric: str = Field(
+        "",
+        description="metric that counts for target_accuracy, patience and keep_best, as the model calls it, with :max "
+        "or :min where its name does not say which is better; empty: accuracy for the target, the loss for the others",
+    )
+    target_accuracy: float = Field(
+        0.0, ge=0, description="stop when the metric that counts has reached it; 0 never; above 1 with a metric only"
+    )
+    patience: int = Field(
+        0, ge=0, description="stop after this many rounds in which the metric that counts did not get better; 0 never"
+    )
 
     # What a reply may be
     max_examples: Count = Field(10_000_000, description="largest number of examples that a reply may claim")
@@ -153,12 +179,17 @@ class Settings(BaseModel):
     )
 
     # The run store
+    name: str = Field(
+        "", pattern=NAME, description="name of the run, and its directory in the store; at a server one name is one run"
+    )
     store: str = Field("runs", description="directory that holds the runs")
     out: str = Field("", description="directory of this run; empty: a new one in the store")
     resume: bool = Field(False, description="go on from the newest checkpoint of the run in `out`")
     keep: Count = Field(3, description="checkpoints kept, newest first")
     keep_best: str = Field(
-        "loss", description="metric whose best round is kept too: loss, accuracy, NAME:max or NAME:min; empty: none"
+        "metric",
+        description="metric whose best round is kept too: metric (the one that counts), loss, accuracy, NAME:max or "
+        "NAME:min; empty: none",
     )
     disk_wait_seconds: float = Field(600.0, ge=0, description="time a run waits for room on a full disk; then it ends")
     tensorboard: bool = Field(True, description="write TensorBoard logs into the run's directory")
@@ -182,12 +213,30 @@ class Settings(BaseModel):
         self.strategy_arguments()
         _readable(lambda: selectors.parse(self.where))
         _readable(lambda: ranges.parse(self.metric_limits))
-        _readable(lambda: measure.parse(self.keep_best))
+        _readable(lambda: measure.parse(self.metric, "metric"))
+        _readable(self.measure_kept)
+        if self.target_accuracy > 1 and not self.metric:
+            raise ValueError(
+                f"target_accuracy must be at most 1 where it is an accuracy; got {self.target_accuracy:g}. "
+                "Name another metric with --set metric=NAME"
+            )
         return self
 
     def strategy_arguments(self) -> dict[str, Any]:
         """Return `strategy_args` parsed. Raises ValueError where it is no JSON object."""
         return _json_object(self.strategy_args)
+
+    def measure_counted(self) -> measure.Measure:
+        """Return the metric that counts: the loss, where none was named."""
+        return measure.parse(self.metric, "metric") or measure.LOSS
+
+    def measure_of_target(self) -> measure.Measure:
+        """Return the metric that target_accuracy is about."""
+        return measure.parse(self.metric, "metric") or measure.ACCURACY
+
+    def measure_kept(self) -> measure.Measure | None:
+        """Return the metric whose best round is kept; None for none."""
+        return self.measure_counted() if self.keep_best == measure.COUNTS else measure.parse(self.keep_best)
 
     def check_deployable(self) -> None:
         """Raise SettingsError where a setting is one that only a simulation can obey."""
@@ -253,13 +302,24 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a flat TOML file of settings; a `[strategy_arguments]` table holds the strategy's own arguments."""
     try:
-        content = tomllib.loads(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise SettingsError(
             f"settings file {path} does not exist. Name one that does, or leave --config out."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path} cannot be read as TOML: {error}") from None
+    return of_toml(text, path)
+
+
+def of_toml(text: str, path: Path) -> dict[str, Any]:
+    """Return the settings in the text of a TOML file, as `read_toml` does."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {path} cannot be read as TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"settings file {path} cannot be read as TOML: it is nested too deep") from None
     table = content.pop("strategy_arguments", {})
     if not isinstance(table, dict):
         raise SettingsError(f"strategy_arguments in {path} must be a table, [strategy_arguments]; got {table!r}")

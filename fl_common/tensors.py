@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.errors import TaskError
+from fl_common.errors import Shown, TaskError
 from fl_common.examples import Examples, mapped
 from fl_common.lean import keras, tf
 
@@ -36,12 +36,25 @@ def in_order(arrays: Mapping[str, NDArray[Any]], names: Sequence[str], model: ke
     """Return `arrays` in the order of `model.weights`, called `names`. Raises TaskError where they do not fit."""
     if arrays.keys() != set(names):
         different = ", ".join(sorted(set(names) ^ arrays.keys())[:3])
-        raise TaskError(f"these arrays are not this model's: {different} differ. Use one task and model on all sides.")
+        raise TaskError(
+            "these arrays are not this model's: {different} differ. Use one task and model on all sides.",
+            different=Shown(different),
+        )
     for name, variable in zip(names, model.weights, strict=True):
         if tuple(variable.shape) != arrays[name].shape:
-            raise TaskError(f"{name}: the model's shape is {tuple(variable.shape)}; got {arrays[name].shape}")
+            raise TaskError(
+                "{name}: the model's shape is {wanted}; got {came}",
+                name=Shown(name),
+                wanted=Shown(tuple(variable.shape)),
+                came=Shown(arrays[name].shape),
+            )
         if arrays[name].dtype.name != variable.dtype:
-            raise TaskError(f"{name}: the model's dtype is {variable.dtype}; got {arrays[name].dtype.name}")
+            raise TaskError(
+                "{name}: the model's dtype is {wanted}; got {came}",
+                name=Shown(name),
+                wanted=Shown(variable.dtype),
+                came=Shown(arrays[name].dtype.name),
+            )
     return [arrays[name] for name in names]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_common.arrays import Arrays
-from fl_common.errors import TaskError
+from fl_common.errors import Shown, TaskError
 from fl_common.lean import keras
 
 
@@ -22,7 +22,10 @@ def names_of(model: keras.Model) -> list[str]:
     names = [path.removeprefix(prefix) for path in paths] if all(path.startswith(prefix) for path in paths) else paths
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise TaskError(f"each variable needs a name of its own; {repeated[0]} comes twice. Name the model's layers.")
+        raise TaskError(
+            "each variable needs a name of its own; {name} comes twice. Name the model's layers.",
+            name=Shown(repeated[0]),
+        )
     return names
 
 
@@ -43,8 +46,16 @@ def assign(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
     names = names_of(model)
     if set(names) != set(arrays):
         different = ", ".join(sorted(set(names) ^ set(arrays))[:3])
-        raise TaskError(f"these arrays are not this model's: {different} differ. Use one task and model on all sides.")
+        raise TaskError(
+            "these arrays are not this model's: {different} differ. Use one task and model on all sides.",
+            different=Shown(different),
+        )
     for name, variable in zip(names, model.weights, strict=True):
         if tuple(variable.shape) != arrays[name].shape:
-            raise TaskError(f"{name}: the model's shape is {tuple(variable.shape)}; got {arrays[name].shape}")
+            raise TaskError(
+                "{name}: the model's shape is {wanted}; got {came}",
+                name=Shown(name),
+                wanted=Shown(tuple(variable.shape)),
+                came=Shown(arrays[name].shape),
+            )
         variable.assign(arrays[name])

@@ -11,11 +11,15 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fl_common.errors import RejectedReply
+from fl_common.text import clean
 
 SMALL = 1 << 16
 SUFFIX = "~small"
 FIELD = "arrays"
 LENGTH = struct.Struct("<I")
+MOST_ARRAYS = 50_000  # of one record
+LONGEST_NAME, MOST_SIDES = 500, 32  # of an array: the characters of its name, and its dimensions
+HEADER_BYTES = 8192  # of the header, an array
 
 
 def pack(content: RecordDict) -> RecordDict:
@@ -40,8 +44,11 @@ def is_packed(content: RecordDict) -> bool:
     return any(key.endswith(SUFFIX) for key in content)
 
 
-def unpack(content: RecordDict) -> RecordDict:
-    """Return the content as it was before `pack`. Raises RejectedReply("malformed") for anything else."""
+def unpack(content: RecordDict, *, most: int = MOST_ARRAYS) -> RecordDict:
+    """Return the content as it was before `pack`. Raises RejectedReply("malformed") for anything else.
+
+    most: the arrays that a record may hold; nothing is built from the header of more.
+    """
     if not is_packed(content):
         return content
     plain = RecordDict()
@@ -51,7 +58,7 @@ def unpack(content: RecordDict) -> RecordDict:
                 plain[key] = record
             continue
         name = key.removesuffix(SUFFIX)
-        plain[name] = _split(record, content.get(name, ArrayRecord()))
+        plain[name] = _split(record, content.get(name, ArrayRecord()), most)
     return plain
 
 
@@ -65,21 +72,31 @@ def _joined(record: ArrayRecord, small: list[str]) -> bytes:
     return b"".join((LENGTH.pack(len(header)), header, *(record[name].data for name in small)))
 
 
-def _split(record: Any, large: Any) -> ArrayRecord:
+def _split(record: Any, large: Any, most: int) -> ArrayRecord:
     try:
         data = record[FIELD]
         (length,) = LENGTH.unpack_from(data)
+        if length > min(len(data), HEADER_BYTES * (most + 1)):
+            raise ValueError(f"a header of {length} bytes for at most {most} arrays")
         order, described = json.loads(data[LENGTH.size : LENGTH.size + length])
+        if max(len(order), len(described)) > most:
+            raise ValueError(f"more than {most} arrays")
         arrays, offset = dict(large), LENGTH.size + length
         for name, dtype, shape, stype, size in described:
-            if name in arrays or not 0 <= size <= len(data) - offset:
-                raise ValueError(f"array {name!r} of {size} bytes")
+            if _named(name) in arrays or not 0 <= size <= len(data) - offset or len(shape) > MOST_SIDES:
+                raise ValueError(f"array {clean(name)} of {clean(size)} bytes")
             arrays[name] = Array(str(dtype), tuple(map(int, shape)), str(stype), data[offset : offset + size])
             offset += size
         if offset != len(data) or sorted(order) != sorted(arrays):
             raise ValueError("bytes or names are left over")
         return ArrayRecord({name: arrays[name] for name in order})
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error, RecursionError) as error:
-        raise RejectedReply(
-            "malformed", f"small arrays cannot be taken apart: {type(error).__name__}: {error}"
-        ) from None
+        why = clean(f"{type(error).__name__}: {error}")
+        raise RejectedReply("malformed", f"small arrays cannot be taken apart: {why}") from None
+
+
+def _named(name: Any) -> str:
+    """Return a name from outside that may be shown. Raises ValueError for any other."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"an array has the name {clean(name, most=80)}")
+    return name

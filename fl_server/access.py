@@ -1,36 +1,46 @@
-"""What says who may come in to one server: the files in its home, made where they are missing."""
+"""What says who may come in to one server: the files in its home, made and put right where they can be."""
 
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from fl_common import private
 from fl_common.errors import SecretError
 from fl_common.tokens import Token
-from fl_server import certificates
+from fl_server import certificates, own_certificates, registry
 from fl_server.admitted import Labels
-from fl_server.certificates import LOCAL_NAMES, Files, normal
+from fl_server.authority import normal
+from fl_server.certificates import LOCAL_NAMES, Files
 from fl_server.control import Control
 from fl_server.registry import Registry
+
+log = logging.getLogger(__name__)
 
 LOST_AFTER_SECONDS = 20.0
 ANY = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
 CREDENTIAL = "control.credential"
+SHORTEST = 32  # characters of a credential
 CHOSEN = "certificates.json"  # where somebody else's certificates are, for the commands beside the server
 
 
 @dataclass(frozen=True)
 class Access:
-    """`names` are what clients may call the server by; `insecure` turns all of it off."""
+    """`names` are what clients may call the server by; `insecure` turns all of it off.
+
+    forget_after_seconds: of silence, after which a client is forgotten; 0: never.
+    """
 
     home: Path
     files: Files
     names: tuple[str, ...] = LOCAL_NAMES
     insecure: bool = False
     lost_after_seconds: float = LOST_AFTER_SECONDS
+    forget_after_seconds: float = 0.0
 
     @property
     def credential(self) -> Path:
@@ -45,33 +55,69 @@ def prepare(
     files: Files | None = None,
     insecure: bool = False,
     lost_after_seconds: float = LOST_AFTER_SECONDS,
+    forget_after_seconds: float = 0.0,
 ) -> Access:
     """Make what is missing in a server's home. `files` are somebody else's certificates. Raises SecretError."""
     private.make_directory(home)
     wanted = tuple(dict.fromkeys(map(normal, [*names, *LOCAL_NAMES])))
-    access = Access(home, files or Files.inside(home), wanted, insecure, lost_after_seconds)
+    access = Access(home, files or Files.inside(home), wanted, insecure, lost_after_seconds, forget_after_seconds)
     if insecure:
         return access
+    registry.examine(home)
     if files is not None:
         certificates.check(files)
         private.write(home / CHOSEN, json.dumps([str(files.ca), str(files.certificate), str(files.key)]).encode())
-    elif (home / CHOSEN).exists():
-        (home / CHOSEN).unlink()  # this start has a CA of its own again
-    if files is None and not (access.files.certificate.exists() and access.files.ca.exists()):
-        certificates.init(home, wanted)
-    if not access.credential.exists():
-        private.write(access.credential, secrets.token_urlsafe(32).encode() + b"\n")
+    else:
+        _take_care(access)
+    _look_at_credential(access.credential)
     return access
+
+
+def _take_care(access: Access) -> None:
+    """Make, or put right, the CA and certificate of a server that is its own CA."""
+    files, chosen = access.files, access.home / CHOSEN
+    with private.named(f"remove {chosen}"):
+        chosen.unlink(missing_ok=True)  # this start has a CA of its own again
+    if any(path.exists() for path in (files.ca, files.certificate, files.key, access.home / "ca.key")):
+        own_certificates.renew(files, access.names)
+    else:
+        own_certificates.init(access.home, access.names)
+
+
+def _look_at_credential(path: Path) -> None:
+    """Make the credential where there is none, or an empty file. Raises SecretError where it is damaged."""
+    made = not path.exists()
+    if made or not (held := private.read(path, "the credential of Control").strip()):
+        if not made:
+            log.warning("%s was empty: another credential was made. Copies of the earlier one are of no use.", path)
+        private.write(path, secrets.token_urlsafe(32).encode() + b"\n")
+    elif len(held) < SHORTEST or not (held.isascii() and held.decode().isprintable()):
+        raise SecretError(
+            f"the credential of Control {path} is damaged: expected {SHORTEST} characters of text or more. Put it "
+            f"back, or have the server make another when it starts: rm {path}"
+        )
 
 
 def existing(home: Path) -> Access:
     """Return what a server's home holds, for a command beside it. Raises SecretError where there is nothing."""
     files = Files.inside(home)
     if (home / CHOSEN).exists():
-        files = Files(*map(Path, json.loads((home / CHOSEN).read_text())))
+        files = _chosen(home / CHOSEN)
+    elif files.ca_key is not None and files.ca_key.exists() and not files.ca.exists():
+        raise SecretError(f"the CA's certificate {files.ca} is missing: `fl certs init` puts it right.")
     if not files.ca.exists():
         raise SecretError(f"there is no server in {home.parent} yet. Start it with `fl server`, or `fl certs init`.")
     return Access(home, files)
+
+
+def _chosen(path: Path) -> Files:
+    try:
+        ca, certificate, key = map(Path, json.loads(certificates.read_public(path)))
+    except (ValueError, TypeError):
+        raise SecretError(
+            f"{path} is damaged: expected the places of certificates. Start the server again, or run `fl certs init`."
+        ) from None
+    return Files(ca, certificate, key)
 
 
 def given(certificate: Path | None, key: Path | None, ca: Path | None) -> Files | None:
@@ -86,11 +132,8 @@ def given(certificate: Path | None, key: Path | None, ca: Path | None) -> Files 
 def enrolment_token(access: Access, *, uses: int, seconds: float, labels: Labels | None = None) -> Token:
     """Make a token that admits `uses` clients to this server."""
     token = Token.new(access.files.fingerprint)
-    registry = Registry(access.home)
-    try:
-        registry.add_token(token, uses=uses, seconds=seconds, labels=labels or {})
-    finally:
-        registry.close()
+    with closing(Registry(access.home)) as known:
+        known.add_token(token, uses=uses, seconds=seconds, labels=labels or {})
     return token
 
 
@@ -111,7 +154,7 @@ def own_names(host: str) -> list[str]:
     """Return what clients elsewhere may call this machine by, where the server listens on `host`."""
     if host.strip("[]") not in ANY:
         return [] if host.strip("[]") in LOCAL_NAMES else [host.strip("[]")]
-    names = [socket.gethostname(), *(_outward(*each) for each in _FAMILIES)]
+    names = [*(_outward(*each) for each in _FAMILIES), socket.gethostname()]
     return [name for name in dict.fromkeys(names) if _usable(name)]
 
 

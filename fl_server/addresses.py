@@ -2,8 +2,10 @@
 
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fl_common.addresses import host_of, join, parse
 from fl_common.errors import NetworkError
 
 ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
@@ -17,6 +19,20 @@ class Addresses:
     fleet: str
     control: str
     appio: str
+
+    @classmethod
+    def of(cls, host: str, fleet_port: int, control_host: str, control_port: int, appio_port: int) -> "Addresses":
+        """Return the addresses of a server. Raises NetworkError where one is none, or where two are the same."""
+        ports = {"--fleet-port": fleet_port, "--control-port": control_port, "--appio-port": appio_port}
+        for option, port in ports.items():
+            if not 0 < port < 65536:
+                raise NetworkError(f"{option} takes a number from 1 to 65535; got {port}.")
+        if len(set(ports.values())) < len(ports):
+            given = ", ".join(f"{option} {port}" for option, port in ports.items())
+            raise NetworkError(f"the Fleet, Control and ServerAppIo APIs need a port each; got {given}.")
+        for option, name in (("--host", host), ("--control-host", control_host)):
+            host_of(name, f"{option} takes a name or an IP address of this machine; got {name!r}")
+        return cls(join(host, fleet_port), join(control_host, control_port), join("127.0.0.1", appio_port))
 
     @classmethod
     def local(cls) -> "Addresses":
@@ -49,19 +65,25 @@ def _is_free(port: int) -> bool:
 
 def called(address: str) -> str:
     """Return the address by which this machine calls what listens on `address`."""
-    host, _, port = address.rpartition(":")
-    return f"localhost:{port}" if host.strip("[]") in ANY else address
+    host, port = parse(address)
+    return join("localhost", port) if host in ANY else address
+
+
+def known_as(address: str, names: Sequence[str]) -> str:
+    """Return the address by which machines elsewhere call what listens on `address`: by the first of its names."""
+    host, port = parse(address)
+    return join(next(iter(names), "localhost"), port) if host in ANY else address
 
 
 def check_free(address: str, purpose: str) -> None:
     """Raise NetworkError where `address` cannot be listened on."""
-    host, _, port = address.rpartition(":")
+    host, port = parse(address, f"the address for {purpose}")
     try:
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host.strip("[]"), int(port)))
-    except (OSError, ValueError, OverflowError) as error:
+            probe.bind((host, port))
+    except OSError as error:
         raise NetworkError(
             f"cannot listen on {address} for {purpose}: {error}. Stop what uses it, or choose another address."
         ) from None
@@ -69,10 +91,9 @@ def check_free(address: str, purpose: str) -> None:
 
 def accepts(address: str) -> bool:
     """Say whether connections to an address are accepted."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
+    host, port = parse(address)
     try:
-        socket.create_connection((host if host not in ANY else "localhost", int(port)), timeout=0.5).close()
+        socket.create_connection((host if host not in ANY else "localhost", port), timeout=0.5).close()
     except OSError:
         return False
     return True

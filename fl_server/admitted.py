@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from fl_common.errors import SecretError
 
 Labels = Mapping[str, str]
+SLOT = "slot"  # the label of a client that is to have a slot of its own
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client that was let in: `token` is the id of the token it came by, "" where its key was registered by hand."""
+    """A client that was let in: `token` is the id of the token it came by, "" where its key was registered by hand.
+
+    killed: for what memory the process of this client was killed that was last, as the next one told at `killed_at`.
+    """
 
     identity: str
     public_key: bytes
@@ -22,6 +26,8 @@ class Client:
     since: float
     seen: float | None
     revoked: float | None
+    killed: str = ""
+    killed_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def client_of(row: sqlite3.Row) -> Client:
     """Return the client of a row."""
     return Client(
         row["id"], row["public_key"], int(row["node"] or 0), json.loads(row["labels"]), row["token"], row["since"],
-        row["seen"], row["revoked"],
+        row["seen"], row["revoked"], row["killed"], row["killed_at"],
     )  # fmt: skip
 
 

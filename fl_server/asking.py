@@ -17,6 +17,7 @@ from fl_server.selection import in_turn
 from strategies.fedavg import Draw, FedAvg, at_random
 from strategies.registry import chosen_for
 
+VIEW_SECONDS = 120.0  # what a strategy of Flower may wait for clients beyond those that are there
 STRATEGY, INSTEAD = 3, 2  # what else is drawn in a round from (seed, round); FedAvg draws with 0 and 1
 
 Configure = Callable[..., Iterable[Message]]
@@ -50,7 +51,7 @@ class Asking:
         self._roster.ledger.asked((message.metadata.dst_node_id for message in messages), number)
         wanted = min(wanted, len(messages)) if self._settings.over_selection > 1 else len(messages)
         instead = self._substitutes(nodes, list(messages), number, attempt)
-        told = address(messages, self._roster.leases, self._settings.deadline_seconds)
+        told = address(messages, self._roster.leases, self._settings.deadline_seconds, self._roster.agreement.order)
         return Cohort(told, wanted, needed, instead)
 
     def evaluate(self, number: int, attempt: int, record: ArrayRecord, failed: set[int]) -> Cohort:
@@ -59,13 +60,13 @@ class Asking:
         messages = self._configured(self._strategy.configure_evaluate, number, attempt, record, nodes)
         over = isinstance(self._strategy, FedAvg) and self._settings.over_selection > 1
         wanted = self._strategy.evaluators(len(nodes)) if over else len(messages)  # type: ignore[attr-defined]
-        told = address(messages, self._roster.leases, evaluate_deadline(self._settings))
+        told = address(messages, self._roster.leases, evaluate_deadline(self._settings), self._roster.agreement.order)
         return Cohort(told, min(wanted, len(messages)))
 
     def _configured(
         self, configure: Configure, number: int, attempt: int, record: ArrayRecord, nodes: list[int]
     ) -> list[Message]:
-        limit = self._clock.now() + self._settings.wait_seconds
+        limit = self._clock.now() + (self._settings.wait_seconds or VIEW_SECONDS)
         view = LeasedGrid(self._grid, nodes, limit=limit, clock=self._clock)
         if isinstance(self._strategy, FedAvg):
             self._strategy.eligible = lambda: nodes
@@ -91,7 +92,7 @@ class Asking:
                 self._strategy.join(node)  # type: ignore[attr-defined]
             first = messages[0]
             others = [Message(first.content, node, first.metadata.message_type) for node in chosen]
-            return address(others, self._roster.leases, self._settings.deadline_seconds)
+            return address(others, self._roster.leases, self._settings.deadline_seconds, self._roster.agreement.order)
 
         return instead
 

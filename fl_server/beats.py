@@ -16,6 +16,7 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeat
 from flwr.server.superlink.linkstate import LinkState
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 
+from fl_server.disk import of_database
 from fl_server.liveness import Seen, Sessions
 
 log = logging.getLogger(__name__)
@@ -92,5 +93,6 @@ class Beats:
             time.sleep(WRITE_SECONDS)
             try:
                 self.write()
-            except Exception:  # a full disk, say
-                log.exception("heartbeats cannot be written; they are tried again")
+            except Exception as error:
+                why = of_database(str(error))
+                log.warning("heartbeats cannot be written; they are tried again. %s", why, exc_info=not why)

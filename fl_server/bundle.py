@@ -1,44 +1,65 @@
-"""The Flower app bundle (FAB) of a run: our four packages, and the person's own task file where there is one."""
+"""The Flower app bundle (FAB) of a run: our four packages, and the files of the person's own task where they travel."""
 
 import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import fl_common
-from fl_common.errors import TaskError
+from fl_common.errors import StrategyError
+from fl_common.modules import BUNDLED
 from fl_common.settings import Settings
-from fl_common.task import BUNDLED
+from fl_server.task_files import TaskFiles
 
 PACKAGES = ("fl_common", "fl_client", "fl_server", "strategies")
+CONTENT = ".info/CONTENT"  # Flower's list of a bundle's files: path, SHA-256, bits
 
 
-def build(settings: Settings) -> tuple[bytes, str, Settings]:
+def build(
+    settings: Settings, task: TaskFiles | None = None, strategy: TaskFiles | None = None
+) -> tuple[bytes, str, Settings]:
     """Return the bundle, its SHA-256 and the settings to run it with.
 
-    A task given as a path travels inside the bundle, for the server (and stock supernodes); resident clients never
-    run it and are started with a `--task` of their own.
+    The files of a task, and of a strategy, travel inside the bundle, for the server (and stock supernodes); resident
+    clients never run them and are started with a `--task` of their own. Without them the settings name what is where
+    the run is. Raises StrategyError where the two have different files of one name.
     """
-    from flwr.cli.build import build_fab_from_files
-
-    files: dict[str, bytes | Path] = {}
     root = Path(fl_common.__file__).parent.parent
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            files[path.relative_to(root).as_posix()] = path
-    if settings.task.endswith(".py"):
-        check(settings)
-        path = Path(settings.task).expanduser()
-        files[f"{BUNDLED}/__init__.py"] = b""
-        files[f"{BUNDLED}/{path.name}"] = path
-        settings = settings.model_copy(update={"task": f"{BUNDLED}.{path.stem}"})
-    files["pyproject.toml"] = manifest().encode()
-    bundle, _ = build_fab_from_files(files)
+    paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+    if task is not None:
+        files |= {f"{BUNDLED}/{name}": path.read_bytes() for name, path in task.files.items()}
+        settings = settings.model_copy(update={"task": f"{BUNDLED}/{task.task}"})
+    if strategy is not None:
+        _apart(task, strategy)
+        files |= {f"{BUNDLED}/{name}": path.read_bytes() for name, path in strategy.files.items()}
+        named = settings.strategy.rpartition(":")[2]
+        settings = settings.model_copy(update={"strategy": f"{BUNDLED}/{strategy.task}:{named}"})
+    bundle = _archive({"pyproject.toml": manifest().encode()} | files)
     return bundle, hashlib.sha256(bundle).hexdigest(), settings
 
 
-def check(settings: Settings) -> None:
-    """Raise TaskError where the settings name a task file that is not there."""
-    if settings.task.endswith(".py") and not Path(settings.task).expanduser().is_file():
-        raise TaskError(f"task file {settings.task} does not exist. Give the path of a Python file.")
+def _apart(task: TaskFiles | None, strategy: TaskFiles) -> None:
+    for name, path in strategy.files.items():
+        other = task.files.get(name) if task is not None else None
+        if other is not None and other.read_bytes() != path.read_bytes():
+            raise StrategyError(
+                f"{path}, of the strategy, and {other}, of the task, have one name. Rename one of them."
+            )
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """Return a FAB of exactly these files: Flower's builder leaves out some by their names, such as test_x.py."""
+    from flwr.cli.build import write_to_zip
+
+    lines = [f"{name},{hashlib.sha256(content).hexdigest()},{len(content) * 8}" for name, content in files.items()]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            write_to_zip(archive, name, content)
+        write_to_zip(archive, CONTENT, "\n".join(lines))
+    return buffer.getvalue()
 
 
 def manifest() -> str:

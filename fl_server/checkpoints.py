@@ -7,21 +7,23 @@ import hashlib
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl_common.errors import StoreError
-from fl_server.disk import plainly, sync
+from fl_server.disk import content, plainly, sync
 from fl_server.events import Event
+from fl_server.npz import read_npz, write_npz
 
 if TYPE_CHECKING:  # every command knows the run store, and `fl --help` has no time for NumPy
     from numpy.typing import NDArray
 
 ARRAYS, STATE, MANIFEST = "arrays.npz", "state.npz", "manifest.json"
-NATIVE = 1  # numpy.dtype.isbuiltin of NumPy's own types
+ROUNDS = "rounds.jsonl"  # beside the checkpoints: the events of all rounds, each with its sum
+LARGEST_MANIFEST = 1 << 30  # bytes: the ledger of very many clients
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class Checkpoint:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def write(parent: Path, checkpoint: Checkpoint, event: Event) -> Path:
-    """Write `parent/NNNN` with the round's event in its manifest; return it. On StoreError nothing of it is left."""
+def write(parent: Path, checkpoint: Checkpoint, event: Event, *, run: Mapping[str, Any] | None = None) -> Path:
+    """Write `parent/NNNN` with the round's event in its manifest; return it. On StoreError nothing of it is left.
+
+    run: what the manifest keeps of the run itself, so that the run outlasts its other files.
+    """
     final = parent / f"{checkpoint.round:04d}"
     temporary = parent / f".{final.name}.{os.getpid()}"
     with plainly(f"save the checkpoint of round {checkpoint.round} in {parent}"):
@@ -46,7 +51,7 @@ def write(parent: Path, checkpoint: Checkpoint, event: Event) -> Path:
             parent.mkdir(exist_ok=True)
             sweep(parent)
             temporary.mkdir()
-            _fill(temporary, checkpoint, event)
+            _fill(temporary, checkpoint, event, run or {})
             _put(temporary, final)
             sync(parent)
         finally:
@@ -57,8 +62,8 @@ def write(parent: Path, checkpoint: Checkpoint, event: Event) -> Path:
 def read(directory: Path) -> tuple[Checkpoint, Event]:
     """Return a checkpoint and its round's event. Raises StoreError where a sum does not match or a file is missing."""
     manifest = read_manifest(directory)
-    for name, expected in manifest["sums"].items():
-        if _sum(directory / name) != expected:
+    for name in (ARRAYS, STATE):
+        if _sum(directory / name) != manifest["sums"].get(name):
             raise StoreError(f"{directory / name} is damaged: its SHA-256 is not the one in {MANIFEST}.")
     arrays = read_npz(directory / ARRAYS, manifest["dtypes"]["arrays"])
     strategy = read_npz(directory / STATE, manifest["dtypes"]["strategy"])
@@ -66,24 +71,54 @@ def read(directory: Path) -> tuple[Checkpoint, Event]:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return the manifest: round, event, notes, sums, dtypes. Raises StoreError where it is missing or damaged."""
+    """Return the manifest: round, event, notes, sums, dtypes, run. Raises StoreError where it is missing or damaged."""
     path = directory / MANIFEST
-    with plainly(f"read {path}"):
-        text = path.read_bytes()
+    text = content(path, LARGEST_MANIFEST)
     try:
         signed = json.loads(text)
         body: dict[str, Any] = signed["checkpoint"]
         whole = signed["sha256"] == _digest(body)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise StoreError(f"{path} is damaged: it does not match its own SHA-256.")
+    if not _is_manifest(body, directory.name):
+        raise StoreError(f"{path} is damaged: it is not the manifest of round {directory.name}.")
     return body
 
 
 def numbers(parent: Path) -> list[int]:
     """Return the rounds that have a checkpoint, whole or damaged, in ascending order."""
     return sorted(int(entry.name) for entry in parent.glob("*") if entry.name.isdecimal()) if parent.is_dir() else []
+
+
+def note(parent: Path, event: Event) -> None:
+    """Note a round's event beside the checkpoints: it stays when its checkpoint is removed."""
+    line = json.dumps({"sha256": _digest(event), "event": event}, allow_nan=False)
+    path = parent / ROUNDS
+    with plainly(f"write to {path}"), path.open("ab") as file:
+        file.write(b"\n" * bool(file.tell()) + line.encode())  # begins a line of its own, also after one that was torn
+
+
+def noted(parent: Path) -> list[Event]:
+    """Return the events of rounds that were noted and are whole, in the order of noting."""
+    path = parent / ROUNDS
+    if not path.is_file():
+        return []
+    with plainly(f"read {path}"):
+        lines = path.read_bytes().split(b"\n")
+    return [event for line in lines if (event := _whole(line)) is not None]
+
+
+def of_run(parent: Path) -> dict[str, Any]:
+    """Return what the newest manifest that can be read keeps of the run itself, and its "event"; {} without one."""
+    for number in reversed(numbers(parent)):
+        with suppress(StoreError):
+            manifest = read_manifest(parent / f"{number:04d}")
+            kept = manifest.get("run")
+            if isinstance(kept, dict) and kept:
+                return {**kept, "event": manifest["event"]}
+    return {}
 
 
 def prune(parent: Path, newest: int, keep: int, *, also: Collection[int] = ()) -> None:
@@ -99,41 +134,35 @@ def sweep(parent: Path) -> None:
         shutil.rmtree(entry, ignore_errors=True)
 
 
-def write_npz(path: Path, arrays: Mapping[str, "NDArray[Any]"]) -> dict[str, str]:
-    """Write arrays of any names as `numpy.load` reads them, and onto the disk.
-
-    Return the types that NumPy's format cannot name (bfloat16, ...), by array; their bytes are stored as unsigned.
-    """
-    import numpy as np
-
-    foreign = {name: array.dtype.name for name, array in arrays.items() if array.dtype.isbuiltin != NATIVE}
-    with path.open("wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, array in arrays.items():
-                stored = array.view(f"u{array.itemsize}") if name in foreign else array
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asanyarray(stored), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    return foreign
+def _whole(line: bytes) -> Event | None:
+    try:
+        noted = json.loads(line)
+        event: Event = noted["event"]
+        return event if noted["sha256"] == _digest(event) and type(event["round"]) is int else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
-def read_npz(path: Path, foreign: Mapping[str, str]) -> dict[str, "NDArray[Any]"]:
-    """Return the arrays that `write_npz` wrote, in their order; `foreign` is what it returned."""
-    import ml_dtypes  # noqa: F401  registers bfloat16 and the float8s under their names
-    import numpy as np
+def _is_manifest(body: Any, name: str) -> bool:
+    """Say whether what matches its own sum is a manifest of that round at all."""
+    if not isinstance(body, dict) or type(body.get("round")) is not int or f"{body['round']:04d}" != name:
+        return False
+    event, dtypes = (value if isinstance(value, dict) else {} for value in (body.get("event"), body.get("dtypes")))
+    return (
+        all(isinstance(body.get(key), dict) for key in ("notes", "sums"))
+        and all(isinstance(event.get(key), str) for key in ("event", "time"))
+        and all(isinstance(dtypes.get(key), dict) for key in ("arrays", "strategy"))
+    )
 
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name].view(foreign[name]) if name in foreign else stored[name] for name in stored.files}
 
-
-def _fill(directory: Path, checkpoint: Checkpoint, event: Event) -> None:
+def _fill(directory: Path, checkpoint: Checkpoint, event: Event, run: Mapping[str, Any]) -> None:
     arrays = write_npz(directory / ARRAYS, checkpoint.arrays)
     strategy = write_npz(directory / STATE, checkpoint.strategy)
     body = {
         "round": checkpoint.round,
         "event": event,
         "notes": checkpoint.notes,
+        "run": dict(run),
         "dtypes": {"arrays": arrays, "strategy": strategy},
         "sums": {name: _sum(directory / name) for name in (ARRAYS, STATE)},
     }
@@ -151,6 +180,8 @@ def _put(temporary: Path, final: Path) -> None:
 
 def _sum(path: Path) -> str:
     try:
+        if not path.is_file():
+            return "missing"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.serverapp import Grid
 
@@ -41,6 +41,12 @@ class TimedGrid(Protocol):
 
         Return the ids of the messages that have been answered by now, and whether by their client.
         """
+
+    def notes(self) -> dict[str, Any]:
+        """Return who is at work at this moment and what is on its way, as JSON knows it, for a checkpoint."""
+
+    def restore(self, notes: Mapping[str, Any]) -> None:
+        """Go on from such notes, before any message is pushed."""
 
 
 def clock_of(grid: Grid) -> Clock:

@@ -94,11 +94,13 @@ def configuration(settings: Settings, round_number: int) -> ConfigRecord:
     return ConfigRecord({"server-round": round_number, "settings": json.dumps(settings.model_dump())})
 
 
-def address(messages: Iterable[Message], leases: Leases, deadline: float) -> list[Message]:
+def address(
+    messages: Iterable[Message], leases: Leases, deadline: float, order: Callable[[int], list[str]] = lambda node: []
+) -> list[Message]:
     """Give each message its client's own slot and partition in its config. The arrays are shared, not copied.
 
     Returned are the messages themselves, without those to a node without a lease: it is a spare. A message expires some
-    time after the deadline, in seconds from now.
+    time after the deadline, in seconds from now. order: of the columns of a node's table, where it is not its own.
     """
     slots, partitions, ttl = leases.slots, leases.partitions, deadline + MESSAGE_MARGIN_SECONDS
     told = []
@@ -107,7 +109,10 @@ def address(messages: Iterable[Message], leases: Leases, deadline: float) -> lis
         slot = slots.get(to.dst_node_id)
         if slot is None:
             continue
-        message.content = with_fields(message.content, {"client": slot, "partition": slot, "partitions": partitions})
+        fields: dict[str, Any] = {"client": slot, "partition": slot, "partitions": partitions}
+        if columns := order(to.dst_node_id):
+            fields["columns"] = columns
+        message.content = with_fields(message.content, fields)
         to.ttl = ttl
         told.append(message)
     return told

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from flwr.common.constant import ACCESS_TOKEN_KEY
 from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
 from flwr.supercore.utils import get_metadata_str
 from flwr.superlink.auth_plugin import ControlAuthnPlugin
+
+log = logging.getLogger(__name__)
 
 
 class CredentialPlugin(ControlAuthnPlugin):
@@ -23,7 +26,12 @@ class CredentialPlugin(ControlAuthnPlugin):
     ) -> tuple[bool, AccountInfo | None]:
         """Compare in constant time. The file is read each time, so that a new credential holds at once."""
         shown = get_metadata_str(metadata, ACCESS_TOKEN_KEY) or ""
-        good = hmac.compare_digest(_digest(shown.encode()), _digest(self._file.read_bytes().strip()))
+        try:
+            held = self._file.read_bytes().strip()
+        except OSError as error:
+            log.error("nobody is let into Control: cannot read %s: %s", self._file, error.strerror or error)
+            return False, None
+        good = hmac.compare_digest(_digest(shown.encode()), _digest(held))
         return (True, self._account) if good and shown else (False, None)
 
     def refresh_tokens(

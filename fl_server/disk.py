@@ -2,9 +2,12 @@
 
 import errno
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fl_common.errors import StoreError
 
@@ -19,6 +22,11 @@ WORDS = {
     errno.ENOTDIR: "a part of that path is a file, not a directory. Name another directory with --out.",
     errno.EEXIST: "there is a file of that name. Name another directory with --out.",
 }
+SQLITE = {
+    "database or disk is full": errno.ENOSPC,
+    "attempt to write a readonly database": errno.EROFS,
+}
+LEAST_ROOM = 1 << 20  # bytes
 
 
 @contextmanager
@@ -31,6 +39,55 @@ def plainly(doing: str) -> Iterator[None]:
         raise StoreError(f"cannot {doing}: {why}") from error
 
 
+def told(error: OSError | sqlite3.Error) -> str:
+    """Return what the operating system, or SQLite, refused, in a sentence; "" where that is none of these refusals."""
+    if isinstance(error, sqlite3.Error):
+        return of_database(str(error))
+    why = WORDS.get(error.errno or 0)
+    if why is None:
+        return ""
+    return f"cannot use {error.filename}: {why}" if error.filename else f"{error.strerror}: {why}"
+
+
+def of_database(text: str) -> str:
+    """Return what SQLite says of the disk, whoever quotes it, in a sentence; "" where it says something else."""
+    number = next((number for words, number in SQLITE.items() if words in text), None)
+    return f"a database cannot be written: {WORDS[number]}" if number is not None else ""
+
+
+def is_damage(error: Exception) -> bool:
+    """Say whether an error of SQLite means that its file is damaged: not the disk's, and no lock of somebody else's."""
+    passing = ("locked", "busy", "unable to open", "disk I/O", "interrupted")
+    return isinstance(error, sqlite3.DatabaseError) and not told(error) and not any(w in str(error) for w in passing)
+
+
+def in_a_line(error: Exception) -> str:
+    """Return an error's text without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def away(path: Path) -> str:
+    """Return the command that moves a database with its journals out of the way."""
+    return f"mkdir {path.parent}/damaged && mv {path}* {path.parent}/damaged"
+
+
+def check_room(directory: Path) -> None:
+    """Raise StoreError where the disk is full: then the processes could not even log why they ended."""
+    if shutil.disk_usage(directory).free < LEAST_ROOM:
+        raise StoreError(f"the disk that holds {directory} is full. Free some space there, then start again.")
+
+
+def content(path: Path, most: int) -> bytes:
+    """Return what a regular file of at most `most` bytes holds. Raises StoreError for anything else, unopened."""
+    with plainly(f"read {path}"):
+        if not path.is_file() and path.exists():
+            raise StoreError(f"{path} is damaged: it is not a regular file.")
+        size = path.stat().st_size
+        if size > most:
+            raise StoreError(f"{path} is damaged: it has {size:,} bytes; at most {most:,} were expected.")
+        return path.read_bytes()
+
+
 def sync(path: Path) -> None:
     """Force a file, or the entries of a directory, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -38,6 +95,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def note(file: IO[str], text: str) -> None:
+    """Write a text into an open lock file instead of what is there, past its buffer: closing it cannot fail then."""
+    file.truncate(0)
+    os.pwrite(file.fileno(), text.encode(), 0)
 
 
 def replace(path: Path, content: bytes) -> None:

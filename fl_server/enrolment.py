@@ -14,14 +14,18 @@ from typing import Any
 import grpc
 
 from fl_common import enrolment, keys
-from fl_common.errors import AccessError, ParterreError, SecretError
+from fl_common.errors import AccessError, ParterreError, SecretError, StoreError
+from fl_common.text import clean
 from fl_common.tokens import Token
+from fl_server.keeper import shut_out
 from fl_server.liveness import Sessions
 from fl_server.registry import Registry
+from fl_server.schemas import Schemas
 
 log = logging.getLogger(__name__)
 
 CLOCK_TOLERANCE = 310.0  # seconds that a client's clock may differ: Flower's own tolerance
+MOST_WORDS = 200  # characters of how a client ended
 MOST_FAILURES, PER_SECONDS = 20, 60.0
 TOO_MANY = "too many failed enrolments from this address; wait a minute"
 
@@ -60,7 +64,7 @@ class Desk:
     """What answers enrolment calls. Without a registry (`--insecure`) nobody is enrolled, for all may come.
 
     `is_node` says whether a public key is a node of Flower's; `lost` is called with the key of one whose connection
-    has ended without a goodbye.
+    has ended without a goodbye. `steady` is the time where the machine's clock was not set since the start.
     """
 
     authority: bytes
@@ -69,6 +73,8 @@ class Desk:
     failures: Failures
     is_node: Callable[[bytes], bool]
     lost: Callable[[bytes], None]
+    schemas: Schemas
+    steady: Callable[[], float]
 
     def show_authority(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer with the CA's certificate: no secret, and nobody believes it unverified."""
@@ -87,6 +93,33 @@ class Desk:
             self._refuse(context, address, str(error))
         log.info("enrolled client %s by token %s", client.identity, client.token)
         return enrolment.encode({"client": client.identity})
+
+    def describe(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """Take what the data of a client are called, which is about to join, and how the one before it ended."""
+        try:
+            message = enrolment.decode(request, enrolment.MOST_SCHEMA_BYTES)
+            client, key = self._proven(message, "schema"), message["public_key"].encode()
+        except (ValueError, KeyError, TypeError, ParterreError):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "not proven")
+        if self.registry is not None and (why := shut_out(self.registry, client)):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        if not self.is_node(key) and (self.registry is None or self.registry.client(client) is None):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.UNKNOWN)
+        if self.registry is not None and (killed := message.get("killed")):
+            self._note_killed(self.registry, client, killed)
+        try:
+            if "schema" in message or "killed" not in message:
+                self.schemas.expect(client, message["schema"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected names and kinds, fewer and shorter ones")
+        return enrolment.encode({})
+
+    def _note_killed(self, registry: Registry, client: str, told: str) -> None:
+        why = clean(told, most=MOST_WORDS)
+        try:
+            registry.note_killed(client, why)
+        except StoreError as error:
+            log.warning("client %s was killed (%s), which cannot be noted: %s", client, why, error)
 
     def stay(
         self, request: bytes, context: grpc.ServicerContext, send_response_callback: Callable[[Any], None]
@@ -135,7 +168,7 @@ class Desk:
         """Return the id of the client that signed a message. Raises AccessError."""
         pem = message["public_key"].encode("ascii")
         moment = datetime.datetime.fromisoformat(message["time"]).timestamp()
-        if abs(time.time() - moment) > CLOCK_TOLERANCE:
+        if min(abs(clock() - moment) for clock in (time.time, self.steady)) > CLOCK_TOLERANCE:
             raise AccessError("the clocks of client and server differ by more than five minutes. Set them right.")
         signed = enrolment.proof(purpose, pem, message["time"])
         if not keys.is_signed(pem, signed, bytes.fromhex(message["signature"])):
@@ -159,6 +192,7 @@ class EnrolmentInterceptor(grpc.ServerInterceptor):
         self._handlers: dict[str, Any] = {
             enrolment.path(enrolment.AUTHORITY): grpc.unary_unary_rpc_method_handler(desk.show_authority),
             enrolment.path(enrolment.ENROL): grpc.unary_unary_rpc_method_handler(desk.enrol),
+            enrolment.path(enrolment.DESCRIBE): grpc.unary_unary_rpc_method_handler(desk.describe),
             enrolment.path(enrolment.STAY): grpc.unary_stream_rpc_method_handler(stay),
         }
 

@@ -11,18 +11,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fl_common.text import clean
 from fl_server.disk import plainly
 
 Event = dict[str, Any]
 
 LAST = ("finished", "failed", "stopped")
 POLL_SECONDS = 0.05
+LONGEST = 10_000  # characters of one text
+LONGEST_LINE = 8 << 20  # bytes of one event; a longer line is none
+OF_LINES = ("error",)  # whose text may have several lines: our own
 
 
 def stamp(event: Mapping[str, Any]) -> Event:
-    """Return the event as strict JSON holds it (NaN and infinities as null), with "time": ISO 8601, UTC."""
+    """Return the event as strict JSON holds it (NaN and infinities as null), with "time": ISO 8601, UTC.
+
+    Its texts are clean, as fl_common.text has it: displays, logs and plots show them as they are.
+    """
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"event": event["event"], "time": now} | {key: _plain(value) for key, value in event.items()}
+    plain: Event = _plain(event)
+    return {"event": plain["event"], "time": now} | plain
 
 
 def append(path: Path, event: Event) -> None:
@@ -43,11 +51,20 @@ def append(path: Path, event: Event) -> None:
 
 def read(path: Path) -> list[Event]:
     """Return the events so far. A line that a crash tore, the last one or one before a resume, is left out."""
-    if not path.exists():
-        return []
-    with plainly(f"read {path}"):
-        *lines, _ = path.read_bytes().split(b"\n")
-    return [event for line in lines if (event := _parse(line)) is not None]
+    return list(each(path))
+
+
+def each(path: Path) -> Iterator[Event]:
+    """Yield the events that `read` returns, one by one: the log is never held as a whole."""
+    if not path.is_file():
+        return
+    with plainly(f"read {path}"), path.open("rb") as file:
+        whole = True  # whether a line begins here
+        while line := file.readline(LONGEST_LINE):
+            ends = line.endswith(b"\n")
+            if whole and ends and (event := parse(line)) is not None:
+                yield event
+            whole = ends
 
 
 def rounds(events: Iterable[Event]) -> list[Event]:
@@ -77,30 +94,42 @@ def follow(path: Path, stop: Callable[[], bool], *, skip: int = 0, last: Collect
 
 def read_from(path: Path, offset: int) -> tuple[list[Event], int]:
     """Return the events after byte `offset`, and the offset to go on from: a line that is not whole yet comes later."""
-    if not path.exists():
+    if not path.is_file():
         return [], offset
     with plainly(f"read {path}"), path.open("rb") as file:
         file.seek(offset)
         *lines, rest = (content := file.read()).split(b"\n")
-    events = [event for line in lines if (event := _parse(line)) is not None]
+    events = [event for line in lines if (event := parse(line)) is not None]
     return events, offset + len(content) - len(rest)
 
 
-def _parse(line: bytes) -> Event | None:
+def parse(line: bytes | str) -> Event | None:
+    """Return the event in a line of a log, whoever wrote it, with clean texts; None where there is none."""
+    if len(line) > LONGEST_LINE:
+        return None
     try:
         event = json.loads(line)
-    except ValueError:
+        return _plain(event) if _is_event(event) else None
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "event" in event else None
 
 
-def _plain(value: Any) -> Any:
+def _is_event(event: Any) -> bool:
+    """Say whether an object is an event; a "round" has a number and a time, by which it is known."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return False
+    return event["event"] != "round" or type(event.get("round")) is int
+
+
+def _plain(value: Any, *, lines: bool = False) -> Any:
+    if isinstance(value, str):
+        return clean(value, most=LONGEST, lines=lines)
     if hasattr(value, "tolist"):  # NumPy's, without importing it for every command
         return _plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {clean(key): _plain(item, lines=key in OF_LINES) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return clean(value, most=LONGEST) if isinstance(value, Path) else value

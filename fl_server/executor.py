@@ -15,41 +15,64 @@ from queue import Queue
 
 import grpc
 
+from fl_common import channels
 from fl_common.errors import StoreError
 from fl_common.nursery import Nursery
+from fl_common.text import clean
+from fl_server.disk import of_database
+from fl_server.repeats import Repeats
+from fl_server.standstill import Standstill
 
 log = logging.getLogger(__name__)
 
 APP_PACKAGES = frozenset({"fl_common", "fl_client", "fl_server", "strategies"})
 CLAIM_PAUSE = 0.05
+RECONNECT = [(f"grpc.{each}_reconnect_backoff_ms", 500) for each in ("initial", "min", "max")]
 
 Claim = Callable[[], str]
 Launched = Callable[[str, BaseProcess], object]
+NotLaunched = Callable[[str, str], object]
 
 
 class Executor:
     """One thread that claims and launches. ServerApps come from `nursery`; their output goes to `log_file`.
 
-    `launched` is told the token and the process of each.
+    `launched` is told the token and the process of each, `not_launched` the token of one that cannot be started, and
+    why. Nothing that goes wrong ends the thread.
     """
 
     def __init__(
-        self, nursery: Nursery, appio: str, *, log_file: Path, environment: Mapping[str, str], launched: Launched
+        self,
+        nursery: Nursery,
+        appio: str,
+        *,
+        log_file: Path,
+        environment: Mapping[str, str],
+        launched: Launched,
+        not_launched: NotLaunched = lambda token, why: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nursery = nursery
         self._appio = appio
         self._log_file = log_file
         self._environment = dict(environment)
         self._launched = launched
+        self._not_launched = not_launched
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
-        self._unanswered: float | None = None  # since when it asks in vain
+        self._clock = clock
+        self._unanswered = Standstill(clock)
+        self._repeats = Repeats(clock)
+        self._ready = False
+        self._turned = clock()
+        self.turns = 0  # questions so far
         self._root: bytes | None = None
         self.apps: list[BaseProcess] = []
 
     def start(self, secret: bytes, root: bytes | None) -> None:
         """Begin, where it has not begun; with the executor's secret, and the CA of ServerAppIo where that has TLS."""
-        self._unanswered = None  # a SuperLink that was started again is not yet silent
+        self._ready = False
+        self._unanswered.look(moved=True)  # a SuperLink that was started again is not yet silent
         if self._thread is not None:
             return
         self._root = root
@@ -62,10 +85,22 @@ class Executor:
         """Whether it was started."""
         return self._thread is not None
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is there, once it was started."""
+        return self._thread is None or self._thread.is_alive()
+
+    def idle(self) -> float:
+        """Return for how many seconds its thread has made no turn: it may be waiting for a fork."""
+        return self._clock() - self._turned if self.begun else 0.0
+
+    def is_ready(self) -> None:
+        """Take note that the SuperLink is up: from now on no answer is silence, before that a start that takes time."""
+        self._ready = True
+
     def silence(self) -> float:
-        """Return for how many seconds it has asked the SuperLink without an answer."""
-        since = self._unanswered
-        return 0.0 if since is None else time.monotonic() - since
+        """Return for how many seconds it has asked a SuperLink that was ready without an answer."""
+        return self._unanswered.seconds
 
     def end(self) -> None:
         """Claim no more."""
@@ -79,17 +114,36 @@ class Executor:
 
     def _execute(self, claim: Claim) -> None:
         while not self._ending.wait(CLAIM_PAUSE):
-            asked = time.monotonic()
+            self._turned = self._clock()
+            self.turns += 1
             try:
                 token = claim()
             except grpc.RpcError as error:
-                self._unanswered = self._unanswered or asked
+                self._unanswered.look(moved=not self._ready)
                 if error.code() is not grpc.StatusCode.UNAVAILABLE and not self._ending.is_set():
-                    log.warning("the executor cannot claim a run: %s", error.details())
+                    self._warn(of_database(str(error.details())) or clean(error.details()))
                 continue
-            self._unanswered = None  # what follows may take long on a busy machine, and is not the SuperLink's silence
+            except Exception as error:  # noqa: BLE001
+                self._warn(f"{type(error).__name__}: {error}", trace=True)
+                continue
+            self._ready = True
+            self._unanswered.look(moved=True)
             if token:
-                self.launch(token)
+                self._try_to_launch(token)
+                self._unanswered.look(moved=True)  # a fork may take long on a busy machine, and is nobody's silence
+
+    def _warn(self, why: str, *, trace: bool = False) -> None:
+        """Say why it cannot claim: it tries again twenty times a second, and says so once a minute."""
+        if not self._repeats.are(why):
+            log.warning("the executor cannot claim a run: %s", why, exc_info=trace)
+
+    def _try_to_launch(self, token: str) -> None:
+        """Launch, or say why not: a fork fails where memory or process numbers run out, and that passes."""
+        try:
+            self.launch(token)
+        except Exception as error:
+            log.exception("a ServerApp could not be started")
+            self._not_launched(token, f"its process could not be started ({type(error).__name__}: {error})")
 
     def launch(self, token: str) -> None:
         """Start a ServerApp for the run that a token is for."""
@@ -114,19 +168,14 @@ def claimer(appio: str, secret: bytes, root: bytes | None = None) -> Callable[[]
     """Return a function that claims a pending run and returns its token, or "" where none waits."""
     from flwr.proto.appio_pb2 import ClaimTaskRequest, PullPendingTasksRequest
     from flwr.proto.serverappio_pb2_grpc import ServerAppIoStub
-    from flwr.supercore.grpc import create_channel
     from flwr.supercore.interceptors import RuntimeVersionClientInterceptor, SuperExecAuthClientInterceptor
     from flwr.supercore.interceptors.superexec_auth_interceptor import SERVERAPPIO_SUPEREXEC_METHODS
 
     stub = ServerAppIoStub(
-        create_channel(
-            appio,
-            insecure=root is None,
-            root_certificates=root,
-            interceptors=[
-                RuntimeVersionClientInterceptor(component_name="SuperExec"),
-                SuperExecAuthClientInterceptor(master_secret=secret, protected_methods=SERVERAPPIO_SUPEREXEC_METHODS),
-            ],
+        grpc.intercept_channel(
+            channels.lasting(appio, root, RECONNECT),
+            RuntimeVersionClientInterceptor(component_name="SuperExec"),
+            SuperExecAuthClientInterceptor(master_secret=secret, protected_methods=SERVERAPPIO_SUPEREXEC_METHODS),
         )
     )
 
@@ -139,11 +188,16 @@ def claimer(appio: str, secret: bytes, root: bytes | None = None) -> Callable[[]
 
 def _serverapp(appio: str, token: str, root: bytes | None) -> None:
     from flwr.common.logger import mirror_output_to_queue
-    from flwr.server.serverapp.app import run_serverapp
+    from flwr.server.serverapp import app
 
+    from fl_common import heap
+    from fl_server import installation
+
+    heap.give_large_blocks_back()
+    installation.use(app)
     # The run brings its own code in its bundle, which must win over what this process was forked with.
     for name in [name for name in sys.modules if name.partition(".")[0] in APP_PACKAGES]:
         del sys.modules[name]
     queue: Queue[str | None] = Queue()
     mirror_output_to_queue(queue)
-    run_serverapp(appio, queue, token, insecure=root is None, certificates=root, runtime_dependency_install=False)
+    app.run_serverapp(appio, queue, token, insecure=root is None, certificates=root, runtime_dependency_install=False)

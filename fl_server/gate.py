@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import grpc
-from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, PUBLIC_KEY_HEADER
+from flwr.common import logger
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, PUBLIC_KEY_HEADER, TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -21,28 +22,34 @@ from flwr.proto.fleet_pb2 import (
     RegisterNodeFleetRequest,
 )
 from flwr.server import app as superlink_app
-from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import (
-    NodeAuthServerInterceptor,
-    _unary_unary_rpc_terminator,
-)
+from flwr.server.superlink.fleet.grpc_rere import node_auth_server_interceptor
+from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import NodeAuthServerInterceptor
 from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore import sql_mixin
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.utils import get_metadata_bytes, get_metadata_str
 from flwr.superlink.auth_plugin import NoOpControlAuthzPlugin
 from flwr.superlink.servicer.control import control_grpc
 
 from fl_common import enrolment, keys
-from fl_common.errors import ParterreError
-from fl_server import liveness, servers
+from fl_common.errors import ParterreError, StoreError
+from fl_server import liveness, servers, stamps
 from fl_server.access import Access
 from fl_server.beats import Beats
 from fl_server.certificates import read_public
 from fl_server.credential import CredentialPlugin
+from fl_server.departures import Departures
 from fl_server.enrolment import Desk, EnrolmentInterceptor, Failures
+from fl_server.half_open import BEFORE_ONE_IS_KNOWN, refused
 from fl_server.keeper import Keeper, shut_out
+from fl_server.link_database import LinkDatabase
 from fl_server.liveness import Seen, Sessions
 from fl_server.polls import Polls
 from fl_server.registry import Registry
+from fl_server.run_names import NamedRuns
+from fl_server.schemas import Schemas
+from fl_server.stamps import Nearest
+from fl_server.steady import Steady
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +69,19 @@ class NodeGate(NodeAuthServerInterceptor):
         sessions: Sessions,
         seen: Seen,
         beat: float,
+        schemas: Schemas,
+        nearest: Nearest,
     ) -> None:
         super().__init__(state_factory)
+        self._nearest = nearest
+        self._schemas = schemas
         self._registry = registry
         self._sessions = sessions
         self._seen = seen
         self._heartbeat_seconds = beat
+        self._nodes: set[str] = set()  # clients whose keys are nodes, or were: what they send is verified all the same
         self._id_of = functools.lru_cache(maxsize=65_536)(keys.client_id)
+        self._departures = Departures(state_factory.state())
         self._polls = Polls(state_factory.state(), sessions, seen)
         self._beats = Beats(state_factory.state(), sessions, seen, beat)
         self._beats.start()
@@ -84,14 +97,28 @@ class NodeGate(NodeAuthServerInterceptor):
             key = get_metadata_bytes(handler_call_details.invocation_metadata, PUBLIC_KEY_HEADER)
             client = self._id_of(key) if key else ""
             if self._registry is not None and client and (why := shut_out(self._registry, client)):
-                return _unary_unary_rpc_terminator(why)
+                return refused(why)
+            if client and key and not self._has_node(client, key, handler_call_details.method):
+                return refused("Invalid node ID")  # as Flower says when it has read all of the call
             quick = (each.handler(client, handler_call_details, authenticate) for each in (self._polls, self._beats))
             return next(filter(None, quick), None) or authenticate()
+        except StoreError:  # the registry cannot be read at the moment: who calls tries again
+            raise
         except MALFORMED as error:
             return _malformed(error)
 
+    def _has_node(self, client: str, key: bytes, method: str) -> bool:
+        """Say whether a key is a node's, unless it only now asks to become one: strangers are not read."""
+        if method in BEFORE_ONE_IS_KNOWN or client in self._nodes:
+            return True
+        if self.state_factory.state().get_node_id_by_public_key(key) is None:
+            return False
+        self._nodes.add(client)
+        return True
+
     def _authenticated(self, continuation: Callable[[Any], Any], details: grpc.HandlerCallDetails) -> Any:
         try:
+            self._nearest.to(get_metadata_str(details.invocation_metadata, TIMESTAMP_HEADER) or "")
             return super().intercept_service(continuation, details)
         except MALFORMED as error:
             return _malformed(error)
@@ -113,6 +140,8 @@ class NodeGate(NodeAuthServerInterceptor):
                     context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.REPLACED)
                 if isinstance(request, DeactivateNodeRequest):
                     self._sessions.left(client)
+            if isinstance(request, DeactivateNodeRequest):
+                self._note_goodbye(received_public_key, request.node_id)
             response = flowers.unary_unary(request, context)
             if self._registry is not None:
                 self._seen.now(client)
@@ -129,13 +158,29 @@ class NodeGate(NodeAuthServerInterceptor):
     ) -> ActivateNodeResponse:
         state = self.state_factory.state()
         node_id = state.get_node_id_by_public_key(request.public_key)
+        if node_id is not None:
+            self._note_schema(client, node_id, context)
         if node_id is None or not liveness.take_place(state, node_id, self._heartbeat_seconds):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, enrolment.UNKNOWN)
         self._polls.mailboxes.filled(node_id)  # what it never answered waits for it again
+        self._departures.back(node_id)
         self._sessions.begin(client, session, node_id)
         self._seen.now(client)
         context.send_initial_metadata(((enrolment.HEARTBEAT_HEADER, f"{self._heartbeat_seconds:g}"),))
         return ActivateNodeResponse(node_id=node_id)
+
+    def _note_goodbye(self, key: bytes, node_id: int) -> None:
+        """Note that a node leaves, where it says so itself: Flower has not compared the two yet."""
+        if self.state_factory.state().get_node_id_by_public_key(key) == node_id:
+            self._departures.left(node_id)
+
+    def _note_schema(self, client: str, node_id: int, context: grpc.ServicerContext) -> None:
+        """Note what a client's data are called before it is there: no round begins with it before that is known."""
+        try:
+            self._schemas.settle(client, node_id)
+        except StoreError as error:
+            log.warning("client %s cannot join yet: %s", client, error)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server cannot note what this client's data are called")
 
     def _admit(self, client: str, key: bytes, context: grpc.ServicerContext) -> None:
         """Make an enrolled key a node of Flower's, and a node registered by Flower's tools a client of ours."""
@@ -159,27 +204,32 @@ class NodeGate(NodeAuthServerInterceptor):
 
 def _malformed(error: Exception) -> Any:
     log.info("malformed authentication metadata: %s", type(error).__name__)
-    return _unary_unary_rpc_terminator("Malformed authentication metadata")
+    return refused("Malformed authentication metadata")
 
 
-def install(access: Access) -> None:
-    """Put all this into Flower, in a process that is about to run its SuperLink."""
+def install(access: Access, database: Path | None, steady: Steady) -> None:
+    """Put all this into Flower, in a process that is about to run its SuperLink over the file `database`."""
+    nearest = stamps.install(steady)
     sessions, seen = Sessions(), Seen()
     registry = None if access.insecure else Registry(access.home)
     beat = liveness.interval(access.lost_after_seconds)
+    keep_values_out_of_errors()
     liveness.allow_short_intervals()
     first: list[grpc.ServerInterceptor] = []  # of the Fleet server: filled when Flower makes its gate
 
     def node_gate(state_factory: LinkStateFactory) -> NodeGate:
+        schemas = Schemas(access.home)
         if registry is not None:
-            Keeper(registry, sessions, seen, state_factory).start()
-        first.append(EnrolmentInterceptor(_desk(access, registry, sessions, state_factory)))
-        return NodeGate(state_factory, registry, sessions, seen, beat)
+            Keeper(registry, sessions, seen, state_factory, schemas, access.forget_after_seconds).start()
+        first.append(EnrolmentInterceptor(_desk(access, registry, sessions, state_factory, schemas, steady)))
+        return NodeGate(state_factory, registry, sessions, seen, beat, schemas, nearest)
 
     _replace(superlink_app, "NodeAuthServerInterceptor", node_gate)
+    _replace(node_auth_server_interceptor, "_unary_unary_rpc_terminator", refused)
 
     fleet = functools.partial(servers.make, access, first, sessions.close_all)  # open calls would hold up its end
-    control = functools.partial(servers.make, access, (), _nothing)
+    names = [NamedRuns(LinkDatabase(database))] if database is not None else []
+    control = functools.partial(servers.make, access, (), _nothing, last=names)
     _replace(superlink_app, "generic_create_grpc_server", fleet)
     _replace(control_grpc, "generic_create_grpc_server", control)
     if not access.insecure:
@@ -187,6 +237,19 @@ def install(access: Access) -> None:
         plugin = CredentialPlugin(access.credential, account)
         plugins = (plugin, NoOpControlAuthzPlugin(Path(), True))
         _replace(superlink_app, "_load_control_auth_plugins", lambda *_: plugins)
+
+
+def keep_values_out_of_errors() -> None:
+    """Have no error of the database quote what was asked for: tokens of runs are among it, and errors are logged."""
+    engine = functools.partial(vars(sql_mixin)["create_engine"], hide_parameters=True)
+
+    def log_without_values(level: int, message: object, *arguments: object) -> None:
+        if isinstance(message, dict):
+            message = {key: value for key, value in message.items() if key not in ("data", "params")}
+        logger.log(level, message, *arguments)
+
+    _replace(sql_mixin, "create_engine", engine)
+    _replace(sql_mixin, "log", log_without_values)
 
 
 def _nothing() -> None:
@@ -199,7 +262,14 @@ def _replace(module: ModuleType, name: str, value: object) -> None:
     setattr(module, name, value)
 
 
-def _desk(access: Access, registry: Registry | None, sessions: Sessions, state_factory: LinkStateFactory) -> Desk:
+def _desk(
+    access: Access,
+    registry: Registry | None,
+    sessions: Sessions,
+    state_factory: LinkStateFactory,
+    schemas: Schemas,
+    steady: Steady,
+) -> Desk:
     def is_node(key: bytes) -> bool:
         return state_factory.state().get_node_id_by_public_key(key) is not None
 
@@ -210,4 +280,4 @@ def _desk(access: Access, registry: Registry | None, sessions: Sessions, state_f
             log.warning("the connection of node %d ended without a goodbye; it counts as lost", node_id)
 
     authority = b"" if access.insecure else read_public(access.files.ca)
-    return Desk(authority, registry, sessions, Failures(), is_node, lost)
+    return Desk(authority, registry, sessions, Failures(), is_node, lost, schemas, steady.timestamp)

@@ -1,15 +1,17 @@
-"""What is known of the nodes of a run beside their numbers: their labels, and the ids of their keys."""
+"""What is known of a run's nodes beside their numbers: labels, the ids of their keys, what their data are called."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
+from fl_common.schema import Schema
 from fl_common.selectors import Labels
-from fl_server.admitted import Client
+from fl_server.admitted import SLOT, Client
 from fl_server.clock import Clock
 from fl_server.registry import FILE, Registry
+from fl_server.schemas import Schemas
 from fl_server.whereabouts import HOME_VARIABLE
 
 FRESH_SECONDS = 1.0
@@ -26,19 +28,52 @@ class Registered:
         self._clock = clock
         self._home = os.environ.get(HOME_VARIABLE, "")
         self._labels: Mapping[int, Labels] = {}
+        self._own_schemas: Mapping[int, Schema] | None = getattr(grid, "schemas", None)
+        self._noted = Schemas(Path(self._home)) if self._home else None
+        self._schemas: Mapping[int, Schema] = {}
+        self._schemas_read_at = float("-inf")
         self._read_at = float("-inf")
 
     def labels(self) -> Mapping[int, Labels]:
         """Return the labels of all nodes that have any."""
         if self._own is not None:
             return self._own
-        if self._home and self._clock.now() - self._read_at > FRESH_SECONDS:
-            self._labels, self._read_at = labels(Path(self._home)), self._clock.now()
-        return self._labels
+        return self._read(FRESH_SECONDS)
+
+    def slots(self) -> Mapping[int, int]:
+        """Return the slots that nodes are to have by their label `slot`, as they are now."""
+        found = self._own if self._own is not None else self._read(0.0)
+        told = {node: labels.get(SLOT, "") for node, labels in found.items()}
+        return {node: int(slot) for node, slot in told.items() if slot.isdecimal()}
+
+    def schemas(self) -> Mapping[int, Schema]:
+        """Return what the data of every node are called that told names when it joined."""
+        return {node: schema for node, schema in self._told().items() if schema.columns or schema.classes}
+
+    def with_own_data(self) -> Collection[int]:
+        """Return the nodes that told when they joined that they have data of their own."""
+        return self._told().keys()
+
+    def _told(self) -> Mapping[int, Schema]:
+        if self._own_schemas is not None:
+            return self._own_schemas
+        if self._noted is not None and self._clock.now() - self._schemas_read_at > FRESH_SECONDS:
+            self._schemas, self._schemas_read_at = self._noted.known(), self._clock.now()
+        return self._schemas
 
     def identities(self) -> Mapping[int, str]:
         """Return the id of each node's public key, where it is known."""
         return identities(Path(self._home)) if self._home else {}
+
+    def killed(self) -> Mapping[int, tuple[float, str]]:
+        """Return {node: (when it was told, why)} of every client that was killed and is back."""
+        found = _with_node(Path(self._home)) if self._home else []
+        return {client.node: (client.killed_at, client.killed) for client in found if client.killed_at}
+
+    def _read(self, fresh: float) -> Mapping[int, Labels]:
+        if self._home and self._clock.now() - self._read_at > fresh:
+            self._labels, self._read_at = labels(Path(self._home)), self._clock.now()
+        return self._labels
 
 
 def labels(home: Path) -> Mapping[int, Labels]:

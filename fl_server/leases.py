@@ -5,12 +5,15 @@ place of the one it replaces; a node that comes back takes its own slot again, i
 drawn over slots, which makes them independent of Flower's random node ids.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
 NOBODY: Mapping[int, int] = MappingProxyType({})
+MOST_SLOTS = 1_000_000
+
+Wanted = Callable[[], Mapping[int, int]]
 
 
 class Numbered(list[int]):
@@ -27,10 +30,10 @@ class Leases:
     known: Sequence[int] | None = None  # the nodes that these leases were made for, where they are numbered
     away: Mapping[int, int] = field(default_factory=lambda: NOBODY)  # free slots of those that left
 
-    def renew(self, nodes: Iterable[int]) -> "Leases":
+    def renew(self, nodes: Iterable[int], wanted: Wanted = lambda: NOBODY) -> "Leases":
         """Return the leases with those of absent nodes ended and the lowest free slots given to new nodes.
 
-        With a limit, nodes beyond it get none and wait as spares.
+        With a limit, nodes beyond it get none and wait as spares. `wanted`: slots of new nodes, where free.
         """
         if nodes == self.known:  # a population that is a range stays the same range: nothing to look at
             return self
@@ -44,6 +47,11 @@ class Leases:
             kept = {node: slot for node, slot in kept.items() if slot < self.limit}
         taken = set(kept.values())
         free = (slot for slot in range(self.limit or len(present)) if slot not in taken)
+        if present - kept.keys():
+            for node, slot in sorted(wanted().items()):
+                if node in present - kept.keys() and slot not in taken and slot < (self.limit or MOST_SLOTS):
+                    kept[node] = slot
+                    taken.add(slot)
         kept |= dict(zip(sorted(present - kept.keys()), free, strict=False))
         taken = set(kept.values())
         return replace(

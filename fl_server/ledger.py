@@ -36,6 +36,7 @@ class Ledger:
         self.changed = bool(self.entries)
         self._everyone = everyone
         self._out = {node for node, entry in self.entries.items() if entry.aside_until_round}
+        self._trained: set[int] = set()  # nodes without an entry whose update was good
 
     @classmethod
     def of(cls, notes: Mapping[str, Any], *, everyone: bool = True) -> "Ledger":
@@ -61,6 +62,8 @@ class Ledger:
     def good(self, node: int, phase: str) -> None:
         """Take down a good reply: what went wrong before is made up for."""
         if not self._everyone and node not in self.entries:
+            if phase == "train":
+                self._trained.add(node)
             return
         entry = self._entry(node)
         entry.rounds += phase == "train"
@@ -77,6 +80,12 @@ class Ledger:
     def failures(self, node: int, phase: str) -> int:
         """Return how many replies of a phase were rejected in a row, up to now."""
         return self.entries[node].failures.get(phase, 0) if node in self.entries else 0
+
+    def never_trained(self) -> dict[int, dict[str, int]]:
+        """Return the nodes whose replies were rejected and of whose updates none was good, with the reasons."""
+        return {
+            node: dict(entry.rejected) for node, entry in self.entries.items() if entry.rejected and not entry.rounds
+        }
 
     def name(self, clients: Mapping[int, str]) -> None:
         """Take down the ids of the clients' keys."""
@@ -110,4 +119,4 @@ class Ledger:
 
     def _entry(self, node: int) -> Entry:
         self.changed = True
-        return self.entries.setdefault(node, Entry())
+        return self.entries.setdefault(node, Entry(rounds=int(node in self._trained)))

@@ -102,6 +102,11 @@ class Sessions:
         with self._lock:
             return self._current.get(client, session) == session
 
+    def is_open(self, client: str) -> bool:
+        """Say whether a client's connection is open."""
+        with self._lock:
+            return client in self._open
+
     def __len__(self) -> int:
         """Return how many connections are open."""
         return len(self._open)

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -43,7 +44,8 @@ class Scrape(Collector):
     def collect(self) -> Iterable[Metric]:
         """Read what is new in the store, look at the machine, and return every metric."""
         for run, event in self._watch.fresh():
-            self._runs.on_event(run, event)
+            with suppress(TypeError, ValueError, AttributeError):  # in a damaged log: no end of the others' metrics
+                self._runs.on_event(run, event)
         self._machine.refresh()
         return self._inner.collect()
 
@@ -86,7 +88,7 @@ class RunMetrics:
             self._phases.labels(phase)
         for outcome in LAST:
             self._ends.labels(outcome)
-        for reason in (*REASONS, "late", "lost"):
+        for reason in (*REASONS, "late", "lost", "left"):
             self._rejected.labels("train", reason)
         self._current = ""
         self._takers: dict[str, Callable[[str, Event], object]] = {

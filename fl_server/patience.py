@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from fl_common.errors import StoreError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_TEMPORARY = "No usable temporary directory"  # Python's way to say that the disk of /tmp is full
 PAUSE_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -53,4 +54,5 @@ def paused(reason: str, seconds: float) -> dict[str, Any]:
 
 def is_full(error: StoreError) -> bool:
     """Say whether a write failed for want of room."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+    cause = error.__cause__
+    return isinstance(cause, OSError) and (cause.errno in FULL or str(cause.strerror).startswith(NO_TEMPORARY))

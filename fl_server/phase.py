@@ -3,8 +3,11 @@
 Nothing a client sends can end a run: a bad reply is rejected, reported with its reason, and never reaches a strategy.
 """
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from math import nan
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,6 +15,7 @@ from flwr.app import ArrayRecord, Message
 
 from fl_common.arrays import Arrays, Signature
 from fl_common.errors import RejectedReply, TooFewReplies
+from fl_common.text import clean
 from fl_common.together import members_of
 from fl_server.cohort import Cohort
 from fl_server.leases import Leases
@@ -19,10 +23,15 @@ from fl_server.ledger import Ledger
 from fl_server.limits import Limits
 from fl_server.pulling import REASONS
 from fl_server.streaming import Answer, Stream
-from strategies.replies import Reply, admit
+from strategies.replies import LARGEST, Reply, admit
 
 Announce = Callable[[Mapping[str, Any]], object]
+Replied = Callable[[Mapping[str, Any]], object]
 DETAIL_LENGTH = 500
+MANY = 2  # clients: what fewer do is no mistake of all
+LEAVING = "left"  # the reason of a client that said goodbye: no fault of it
+PASSING = ("lost", "late")  # reasons that say nothing about the next attempt
+NUMBER = re.compile(r"\d+")  # of a client, a partition or a line
 QUARTILES = (0, 0.25, 0.5, 0.75, 1)
 
 
@@ -46,11 +55,13 @@ class Phase:
         limits: Limits,
         ledger: Ledger,
         announce: Announce,
+        replied: Replied = lambda event: None,
     ) -> None:
         self.name = name
         self.cohort = 0
         self.good = 0
         self.rejected = 0
+        self.left = 0  # clients that said goodbye before they had answered
         self.unanswered: dict[str, int] = {}  # id of a message -> the node that may still answer it
         self.came: set[str] = set()  # those of them that did, just before
         self.given_up = ""  # and why nobody waits for that
@@ -58,7 +69,9 @@ class Phase:
         self.waited = 0.0
         self.failed: set[int] = set()
         self.last_rejection = ""
+        self.mistakes: set[tuple[str, str]] = set()  # what was wrong with the replies, whoever sent them
         self.metrics: list[dict[str, float]] = []
+        self.examples: list[float] = []  # of each, as its metrics
         self.round = round_number
         self._leases = leases
         self._sent = sent
@@ -66,6 +79,7 @@ class Phase:
         self._limits = limits
         self._ledger = ledger
         self._announce = announce
+        self._replied = replied
 
     def replies(self, answers: Stream, cohort: Cohort) -> Iterator[Message]:
         """Yield the replies worth aggregating until there are as many as the cohort wants, or no more can come.
@@ -73,6 +87,8 @@ class Phase:
         Raises QuorumMissed at the end where they are fewer than the cohort's quorum, and as soon as it is sure.
         """
         while self.good < cohort.wanted or not answers.expected:
+            if answers.asked:
+                self._replied(self._progress(answers.asked))
             answer = self._next(answers)
             if answer is None:
                 break
@@ -107,20 +123,36 @@ class Phase:
             more = f", and at most {answers.expected} more can come" if answers.expected and not answers.over else ""
             raise QuorumMissed(f"{self.good} good replies of {self.cohort} asked{more}; the quorum is {quorum}")
 
+    def common_mistake(self) -> str:
+        """Return what every client that was asked, more than one, did alike; "" where they differ, or it may pass."""
+        alone = len(self.failed) < MANY or self.good or self.rejected < self.cohort or len(self.mistakes) > 1
+        passing = any(reason in PASSING for reason, _ in self.mistakes)
+        return "" if alone or passing else self.last_rejection.partition(": ")[2]
+
     @property
     def surplus(self) -> int:
         """How many clients were asked whose replies were not needed."""
         return len(self.unanswered) if self.given_up == "surplus" else 0
 
     def spread(self) -> dict[str, list[float]]:
-        """Return each metric's minimum, quartiles and maximum over the clients that reported it."""
-        names = {name for each in self.metrics for name in each}
-        return {name: self.quartiles(name) for name in sorted(names - {"seconds"})}
+        """Return minimum, quartiles and maximum of each metric that half of the clients or more reported."""
+        reported = Counter(name for each in self.metrics for name in each)
+        names = [name for name, times in reported.items() if 2 * times >= len(self.metrics)]  # else one could add any
+        found = {name: self.quartiles(name) for name in sorted(names) if name != "seconds"}
+        return {name: values for name, values in found.items() if values}
+
+    def usual_examples(self) -> float | None:
+        """Return the median of the examples behind one client's metrics; None where no client reported."""
+        return float(np.median(self.examples)) if self.examples else None
 
     def quartiles(self, name: str) -> list[float]:
         """Return minimum, quartiles and maximum of one metric over the clients that reported it."""
-        values = [each[name] for each in self.metrics if name in each]
+        values = [each[name] for each in self.metrics if abs(each.get(name, nan)) <= LARGEST]
         return [round(float(value), 6) for value in np.quantile(values, QUARTILES)] if values else []
+
+    def _progress(self, asked: int) -> dict[str, Any]:
+        came = {"replies": self.good + self.rejected + self.left, "cohort": asked}
+        return {"event": "replied", "round": self.round, "phase": self.name, **came}
 
     def _next(self, answers: Iterator[Answer]) -> Answer | None:
         started = time.perf_counter()
@@ -146,12 +178,18 @@ class Phase:
             self._limits.check(Reply(admitted.node, member.examples, metrics=member.metrics), None)
         self._limits.check(admitted, self._sent)
         self.metrics += [dict(member.metrics) for member in members] or [dict(admitted.metrics)]
+        self.examples += [member.examples for member in members] or [admitted.weight]
 
     def _reject(self, node: int, rejection: RejectedReply, standing: int) -> None:
-        self.rejected += standing
+        leaving = rejection.reason == LEAVING
+        self.left += standing * leaving
+        self.rejected += standing * (not leaving)
         self.failed.add(node)
-        self.last_rejection = f"Client {self._leases.slots.get(node)}: {rejection.detail[:DETAIL_LENGTH]}"
-        self._ledger.rejected(node, self.name, rejection.reason)
+        detail = clean(rejection.detail, most=DETAIL_LENGTH)
+        self.last_rejection = f"Client {self._leases.slots.get(node)}: {detail}"
+        self.mistakes.add((rejection.reason, NUMBER.sub("#", detail)))
+        if not leaving:
+            self._ledger.rejected(node, self.name, rejection.reason)
         self._announce(
             {
                 "event": "rejected",
@@ -160,7 +198,7 @@ class Phase:
                 "node": str(node),
                 "phase": self.name,
                 "reason": rejection.reason,
-                "detail": rejection.detail[:DETAIL_LENGTH],
+                "detail": detail,
             }
         )
 

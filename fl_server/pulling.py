@@ -4,18 +4,18 @@
 their way. Here a reply is put together when it is complete and asked for: the server holds one, and waits for none.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 
 import grpc
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
 from flwr.proto.appio_pb2 import PullAppMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectIdNotPreregisteredError,
@@ -25,17 +25,28 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import GrpcGrid
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fl_common import wire
 from fl_common.errors import RejectedReply
+from fl_common.text import clean
+from fl_server.arrays_of_chunks import joined
+from fl_server.bounds import OBJECTS_PER_ARRAY, Bounds
 from fl_server.clock import TimedGrid
+from fl_server.limits import MB
 
 OBJECT_WAIT_SECONDS = 0.005
 STRAGGLING_SECONDS = 0.5  # a reply's head comes last; for what is then still missing others are not kept waiting longer
-SUPERLINK_ERRORS = (grpc.RpcError, RunNotRunningException)  # not a word about the run, but about the server around it
-TOO_LARGE, MALFORMED = 901, 902  # ours: Flower's codes are small
-REASONS = {TOO_LARGE: "size", MALFORMED: "malformed"}
-MB = 1_000_000
+# All that a grid raises where the SuperLink around it fell, hung or forgot: not a word about the run.
+SUPERLINK_ERRORS = (
+    grpc.RpcError,
+    RunNotRunningException,
+    ObjectIdNotPreregisteredError,
+    ObjectUnavailableError,
+)
+TOO_LARGE, MALFORMED, METRICS, NAME, LEFT = 901, 902, 903, 904, 905  # ours: Flower's codes are small
+REASONS = {TOO_LARGE: "size", MALFORMED: "malformed", METRICS: "metrics", NAME: "name", LEFT: "left"}
+CODES = {reason: code for code, reason in REASONS.items()}
 WITHDRAWN = b"withdrawn"  # stands on a SuperLink of ours in the place of a reply that was too large (reception.py)
 BROKEN = b"broken"  # or of one whose client was gone before it had come whole (reception.py)
 NODE_UNAVAILABLE = 5  # Flower's ErrorCode
@@ -43,33 +54,15 @@ GONE = "the client was gone before its reply had come whole"
 TAKEN_BACK = "the reply was larger than max_reply_mb allows, and was dropped as it came"
 
 
-def push(grid: Grid, messages: Sequence[Message]) -> list[str]:
-    """Send messages and return their ids; "" for one that could not be sent. Over gRPC small arrays go together."""
-    if isinstance(grid, GrpcGrid):
-        known: dict[int, RecordDict] = {}  # messages share their arrays, so each record is packed once
-        for message in messages:
-            message.content = _packed(message.content, known)
-    return [identity or "" for identity in grid.push_messages(messages)]
-
-
-def _packed(content: RecordDict, known: dict[int, RecordDict]) -> RecordDict:
-    parts = RecordDict()
-    for key, record in content.items():
-        if id(record) not in known:
-            known[id(record)] = wire.pack(RecordDict({key: record}))
-        parts.update(known[id(record)])
-    return parts
-
-
 class Inbox:
     """The replies to one round's messages. Any Grid that is not Flower's over gRPC is asked in Flower's way.
 
-    limit: the largest reply in bytes; of a larger one no more than that is fetched. 0: any.
+    bounds: the most that a reply may be; of a larger one no more than that is fetched.
     """
 
-    def __init__(self, grid: Grid, limit: int = 0) -> None:
+    def __init__(self, grid: Grid, bounds: Bounds | None = None) -> None:
         self._grid = grid
-        self._limit = limit
+        self._bounds = bounds or Bounds()
         self._announced: dict[str, _Announced] = {}  # by the reply's id
 
     def take(self, message_ids: Iterable[str]) -> Iterator[Message]:
@@ -88,9 +81,9 @@ class Inbox:
         for identity in [identity for identity, each in self._announced.items() if _has_come(grid, each)]:
             announced = self._announced[identity]
             try:
-                message = _assemble(grid, identity, announced.reply_to, announced.tree, self._limit)
+                message = _assemble(grid, identity, announced, self._bounds)
             except ObjectUnavailableError:  # looked for again, one object after the other, until the deadline
-                announced.missing = [each.object_id for each in iterate_object_tree(announced.tree)]
+                announced.missing = self._bounds.check_tree(announced.tree)
                 continue
             del self._announced[identity]
             yield message
@@ -170,25 +163,30 @@ def _metered(pull: Callable[[str], bytes], limit: int) -> Callable[[str], bytes]
     return metered if limit else pull
 
 
-def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, limit: int) -> Message:
+def _assemble(grid: GrpcGrid, message_id: str, announced: _Announced, bounds: Bounds) -> Message:
     """Put a reply together. Raises ObjectUnavailableError where a part of it is still on its way."""
+    reply_to = announced.reply_to
     try:
         contents = pull_objects(
-            [each.object_id for each in iterate_object_tree(tree)],
-            _metered(make_pull_object_fn_protobuf(grid._stub.PullObject, grid.node, grid.run.run_id), limit),
+            bounds.check_tree(announced.tree),
+            _metered(make_pull_object_fn_protobuf(grid._stub.PullObject, grid.node, grid.run.run_id), bounds.size),
             initial_backoff=OBJECT_WAIT_SECONDS,
             max_time=STRAGGLING_SECONDS,
             max_tries_per_object=None,
         )
         if contents.get(message_id) in (WITHDRAWN, BROKEN):
             raise ObjectIdNotPreregisteredError(message_id)
-        message = inflate_object_from_contents(message_id, contents)
+        bounds.check_contents(contents)
+        message = inflate_object_from_contents(message_id, contents, objects=joined(contents))
     except _TooLarge:
         _confirm(grid, message_id)
-        return _error(grid, reply_to, f"expected at most {limit / MB:.1f} MB; got more", TOO_LARGE)
+        return _error(grid, reply_to, f"expected at most {bounds.size / MB:.1f} MB; got more", TOO_LARGE)
     except ObjectIdNotPreregisteredError:
         return _taken_back(grid, message_id, reply_to)
-    except (UnexpectedObjectContentError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except RejectedReply as error:
+        _confirm(grid, message_id)
+        return _error(grid, reply_to, error.detail, CODES[error.reason])
+    except (*UNREADABLE, UnexpectedObjectContentError) as error:
         _confirm(grid, message_id)
         return _error(grid, reply_to, f"the reply cannot be read: {type(error).__name__}: {error}")
     _confirm(grid, message_id)
@@ -197,18 +195,21 @@ def _assemble(grid: GrpcGrid, message_id: str, reply_to: str, tree: ObjectTree, 
     message.metadata.__dict__["_message_id"] = message_id
     if message.has_content():
         try:
-            message.content = wire.unpack(message.content)
+            message.content = wire.unpack(message.content, most=OBJECTS_PER_ARRAY * bounds.arrays or wire.MOST_ARRAYS)
         except RejectedReply as error:
             return _error(grid, reply_to, error.detail)
     return message
 
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, DecodeError)
+
+
 def _taken_back(grid: GrpcGrid, message_id: str, reply_to: str) -> Message:
-    """Return the error that the mark in the place of a reply stands for."""
+    """Return the error that the mark in the place of a reply stands for, or that it is there no more."""
     request = PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=message_id)
-    broken = grid._stub.PullObject(request).object_content == BROKEN
+    withdrawn = grid._stub.PullObject(request).object_content == WITHDRAWN
     _confirm(grid, message_id)
-    return _error(grid, reply_to, *((GONE, NODE_UNAVAILABLE) if broken else (TAKEN_BACK, TOO_LARGE)))
+    return _error(grid, reply_to, *((TAKEN_BACK, TOO_LARGE) if withdrawn else (GONE, NODE_UNAVAILABLE)))
 
 
 def _error(grid: GrpcGrid, reply_to: str, reason: str, code: int = MALFORMED) -> Message:
@@ -223,4 +224,4 @@ def _error(grid: GrpcGrid, reply_to: str, reason: str, code: int = MALFORMED) ->
         ttl=0.0,
         message_type="system",
     )
-    return make_message(metadata=metadata, error=Error(code=code, reason=reason))
+    return make_message(metadata=metadata, error=Error(code=code, reason=clean(reason)))

@@ -1,7 +1,8 @@
-"""What nodes may leave at the SuperLink: one reply to each message they were given, of a bounded size.
+"""What nodes may leave at the SuperLink, and take away: one bounded reply to each message, and their own messages only.
 
 Flower takes any number of objects of any size from a node, and keeps them until the run ends. Here a reply is counted
-as its objects come, in the SuperLink's process, before the server's part of the run has heard of it.
+as its objects come, in the SuperLink's process, before the server's part of the run has heard of it. And a message is
+forgotten by Flower as soon as anybody confirms it: here only its own node does, once the run has sent all of it.
 """
 
 import logging
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse
 from flwr.server.superlink.fleet.grpc_rere.fleet_servicer import FleetServicer
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
@@ -20,15 +21,16 @@ from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.utils import int64_to_uint64
 
+from fl_server.bounds import MOST_OBJECTS, OBJECTS_PER_ARRAY, objects_of
 from fl_server.limits import MB, allowed_bytes
 from fl_server.pulling import BROKEN
-from fl_server.withdrawal import withdraw
+from fl_server.withdrawal import indexed, is_part, is_whole, withdraw
 
 log = logging.getLogger(__name__)
 
 FLEET = "/flwr.proto.Fleet/"
-MOST_OBJECTS = 50_000  # of one reply: a message, its records, arrays and chunks of arrays
-OBJECT_BYTES = 64 * MB  # of one object: Flower cuts arrays into chunks of 20 MB
+ROOM_OBJECTS = 1_000  # what a reply may have beyond those of its message: small arrays may come one by one
+OBJECT_BYTES = 64 * MB  # of one object: a chunk of an array has 5 MB, all small arrays together may have more
 UNKNOWN_SENT = 512 * MB  # what is taken to have been sent where a restart has forgotten it
 REMEMBERED = 50_000  # sizes of objects, messages and replies
 AT_ONCE = 3  # replies that a node pushes side by side
@@ -36,6 +38,14 @@ AT_ONCE = 3  # replies that a node pushes side by side
 Call = Callable[[Any, grpc.ServicerContext], Any]
 Size = list[int]  # of an object in bytes: one number, UNKNOWN until somebody has fetched it
 UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message that a node was given, and its objects."""
+
+    node: int
+    sizes: dict[str, Size]
 
 
 @dataclass(eq=False)
@@ -56,16 +66,17 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         self._states, self._stores = state_factory, object_store_factory
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, Size] = OrderedDict()  # by id of an object
-        self._sent: OrderedDict[str, dict[str, Size]] = OrderedDict()  # id of a message -> its objects
+        self._sent: OrderedDict[str, Sent] = OrderedDict()  # by id of the message
         self._replies: OrderedDict[str, Reply] = OrderedDict()  # id of a message -> the reply to it
         self._coming: dict[int, deque[Reply]] = {}  # node -> the replies that it pushes
         self._run_limits: dict[int, float] = {}
         self._watch(state_factory.state())
+        indexed(object_store_factory.store())
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Wrap the four calls by which messages and objects come and go."""
+        """Wrap the five calls by which messages and objects come and go."""
         handler = continuation(handler_call_details)
         name = handler_call_details.method.removeprefix(FLEET)
         wrap = {
@@ -73,6 +84,7 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             "PullObject": self._pull_object,
             "PushMessages": self._push_messages,
             "PushObject": self._push_object,
+            "ConfirmMessageReceived": self._confirm,
         }.get(name)
         if handler is None or wrap is None or handler.unary_unary is None:
             return handler
@@ -87,8 +99,8 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         response = call(request, context)
         for message, tree in zip(response.messages_list, response.message_object_trees, strict=True):
             with self._lock:
-                sizes = {each: self._size(each) for each in _objects(tree) or []}
-                _remember(self._sent, message.metadata.message_id, sizes)
+                sizes = {each: self._size(each) for each in objects_of(tree, MOST_OBJECTS) or []}
+                _remember(self._sent, message.metadata.message_id, Sent(request.node.node_id, sizes))
         return response
 
     def _pull_object(self, call: Call, request: Any, context: grpc.ServicerContext) -> Any:
@@ -102,11 +114,14 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected one message and its tree of objects")
         head, tree = request.messages_list[0].metadata, request.message_object_trees[0]
-        objects = _objects(tree)
+        most = self._most_objects(head.reply_to_message_id)
+        objects = objects_of(tree, most)
         if objects is None:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a reply has at most {MOST_OBJECTS} objects")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a reply to this message has at most {most} objects")
         elif head.src_node_id != request.node.node_id or head.message_id != objects[-1]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a message of the node that sends it")
+        elif is_part(self._stores.store(), head.message_id):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a reply, not a part of another message")
         elif not self._is_known(head) and _run_of(self._states.state(), head) != head.run_id:
             context.abort(grpc.StatusCode.NOT_FOUND, "no message waits for this reply")
         elif not self._expect(request.node.node_id, head.reply_to_message_id, head.run_id, objects):
@@ -121,6 +136,17 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             withdraw(self._stores.store(), reply.head)
             most = f"{reply.limit / MB:.1f} MB, the most that the server takes (max_reply_mb)"
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the reply is larger than {most}")
+        return call(request, context)
+
+    def _confirm(self, call: Call, request: Any, context: grpc.ServicerContext) -> Any:
+        """Let a node's own message be forgotten, once all of it is there: else the run could not send the rest."""
+        message_id = request.message_object_id
+        with self._lock:
+            sent = self._sent.get(message_id)
+        node = sent.node if sent is not None else addressee(self._states.state(), message_id)
+        if node not in (None, request.node.node_id) or not is_whole(self._stores.store(), message_id):
+            log.warning("node %d confirmed what it was not given whole: that does not count", request.node.node_id)
+            return ConfirmMessageReceivedResponse()
         return call(request, context)
 
     def _watch(self, state: LinkState) -> None:
@@ -183,12 +209,20 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
                 reply.came.add(object_id)
             return reply
 
+    def _most_objects(self, message_id: str) -> int:
+        with self._lock:
+            sent = self._sent.get(message_id)
+        if sent is None:  # a restart has forgotten it
+            return MOST_OBJECTS
+        return min(MOST_OBJECTS, ROOM_OBJECTS + OBJECTS_PER_ARRAY * len(sent.sizes))
+
     def _limit(self, message_id: str, run_id: int) -> int:
         if run_id not in self._run_limits:
             runs = self._states.state().get_run_info(run_ids=[run_id])
             self._run_limits[run_id] = float(runs[0].override_config.get("max_reply_mb", 0.0)) if runs else 0.0
         with self._lock:
-            sizes = dict(self._sent.get(message_id, {"": [UNKNOWN_SENT]}))
+            sent = self._sent.get(message_id)
+        sizes = {"": [UNKNOWN_SENT]} if sent is None else sent.sizes
         for object_id, size in sizes.items():
             if size[0] == UNKNOWN:  # this node has not fetched it, nor has anybody else
                 size[0] = len(self._stores.store().get(object_id) or b"")
@@ -207,18 +241,6 @@ def of(servicer: object) -> list[grpc.ServerInterceptor]:
     return [Reception(servicer.state_factory, servicer.objectstore_factory)]
 
 
-def _objects(tree: ObjectTree) -> list[str] | None:
-    """Return the ids in a tree, its head's last; None where there are too many."""
-    found, left = [], [tree]
-    while left:
-        node = left.pop()
-        found.append(node.object_id)
-        left += node.children
-        if len(found) + len(left) > MOST_OBJECTS:
-            return None
-    return found[::-1]
-
-
 def _run_of(state: LinkState, head: Any) -> int | None:
     """Return the run of the message that a reply answers, where one to its node waits for that; None otherwise."""
     message_id, node_id = head.reply_to_message_id, head.src_node_id
@@ -230,6 +252,17 @@ def _run_of(state: LinkState, head: Any) -> int | None:
         message = state.message_ins_store.get(message_id)
         mine = message is not None and message.metadata.dst_node_id == node_id
         return int(message.metadata.run_id) if message is not None and mine else None
+    return None
+
+
+def addressee(state: LinkState, message_id: str) -> int | None:
+    """Return the node that a message is for; None where Flower knows no such message, or no more."""
+    if isinstance(state, SqlLinkState):
+        rows = state.query("SELECT dst_node_id FROM message_ins WHERE message_id = :id", {"id": message_id})
+        return int64_to_uint64(rows[0]["dst_node_id"]) if rows else None
+    if isinstance(state, InMemoryLinkState):
+        message = state.message_ins_store.get(message_id)
+        return int(message.metadata.dst_node_id) if message is not None else None
     return None
 
 

@@ -6,17 +6,22 @@ public ones, and of a token only the SHA-256 of its secret.
 
 import hmac
 import json
+import logging
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from fl_common import keys
+from fl_common.enrolment import SHUT_OUT
 from fl_common.errors import AccessError, StoreError
 from fl_common.tokens import Token
 from fl_server.admitted import Client, Labels, TokenRecord, client_of, token_of
+from fl_server.disk import away, in_a_line, is_damage, told
+
+log = logging.getLogger(__name__)
 
 FILE = "clients.db"
 BUSY_SECONDS = 10.0
@@ -31,6 +36,7 @@ CREATE TABLE IF NOT EXISTS token (
 );
 CREATE TABLE IF NOT EXISTS forgotten (id TEXT PRIMARY KEY, public_key BLOB NOT NULL, moment REAL NOT NULL);
 """
+LATER = ("killed TEXT NOT NULL DEFAULT ''", "killed_at REAL")  # columns of a client that the first files had not
 NOT_VALID = "the enrolment token is not valid here"  # one answer for unknown, wrong and revoked: no oracle
 
 
@@ -41,14 +47,29 @@ class Registry:
         self._clock = clock
         self._lock = threading.Lock()
         self._out: tuple[int, frozenset[str], frozenset[str]] | None = None  # revoked, forgotten
+        self._path = home / FILE
         try:
-            (home / FILE).touch(mode=0o600)
-            self._db = sqlite3.connect(home / FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._path.touch(mode=0o600)
+            self._db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(SCHEMA)
+            self._add_columns()
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"cannot open {home / FILE}: {error}") from None
+            raise StoreError(f"cannot open {self._path}: {_why(error, self._path)}") from None
+
+    def _add_columns(self) -> None:
+        """Bring a file of an earlier version up to this one."""
+        if not self._lacking():
+            return
+        self._db.execute("BEGIN IMMEDIATE")  # another process may be about to do the same
+        for column in self._lacking():
+            self._db.execute(f"ALTER TABLE client ADD COLUMN {column}")
+        self._db.execute("COMMIT")
+
+    def _lacking(self) -> list[str]:
+        known = {row["name"] for row in self._db.execute("PRAGMA table_info(client)")}
+        return [column for column in LATER if column.partition(" ")[0] not in known]
 
     def close(self) -> None:
         """Close the file."""
@@ -66,9 +87,8 @@ class Registry:
 
     def tokens(self) -> list[TokenRecord]:
         """Return the tokens, the oldest first."""
-        with self._lock:
-            rows = self._db.execute("SELECT * FROM token ORDER BY made").fetchall()
-        return [token_of(row) for row in rows]
+        with self._reading() as db:
+            return [token_of(row) for row in db.execute("SELECT * FROM token ORDER BY made").fetchall()]
 
     def revoke_token(self, identity: str) -> None:
         """Let a token admit nobody from now on. Raises StoreError where there is none of that id."""
@@ -79,8 +99,8 @@ class Registry:
 
     def knows(self, token: Token) -> bool:
         """Say whether a token was made here, good or not: only who was given it can show it. Changes nothing."""
-        with self._lock:
-            row = self._db.execute("SELECT digest FROM token WHERE id = ?", (token.identity,)).fetchone()
+        with self._reading() as db:
+            row = db.execute("SELECT digest FROM token WHERE id = ?", (token.identity,)).fetchone()
         return hmac.compare_digest(row["digest"] if row else bytes(len(token.digest)), token.digest)
 
     def admit(self, token: Token, public_key: bytes) -> Client:
@@ -118,13 +138,13 @@ class Registry:
 
     def clients(self) -> list[Client]:
         """Return all clients ever let in, the oldest first."""
-        with self._lock:
-            return [client_of(row) for row in self._db.execute("SELECT * FROM client ORDER BY since, id").fetchall()]
+        with self._reading() as db:
+            return [client_of(row) for row in db.execute("SELECT * FROM client ORDER BY since, id").fetchall()]
 
     def client(self, identity: str) -> Client | None:
         """Return a client by its whole id."""
-        with self._lock:
-            return _client(self._db, identity)
+        with self._reading() as db:
+            return _client(db, identity)
 
     def found(self, start: str) -> Client:
         """Return the one client whose id, or node id, begins so. Raises StoreError where that is none or several."""
@@ -157,8 +177,8 @@ class Registry:
     def public_key(self, identity: str) -> bytes | None:
         """Return the public key of a client that was ever let in, forgotten ones included."""
         query = "SELECT public_key FROM client WHERE id = ? UNION SELECT public_key FROM forgotten WHERE id = ?"
-        with self._lock:
-            row = self._db.execute(query, (identity, identity)).fetchone()
+        with self._reading() as db:
+            row = db.execute(query, (identity, identity)).fetchone()
         return bytes(row["public_key"]) if row else None
 
     def settle(self, identity: str, node: int) -> None:
@@ -172,6 +192,11 @@ class Registry:
         with self._change() as db:
             db.executemany("UPDATE client SET seen = ? WHERE id = ?", rows)
 
+    def note_killed(self, identity: str, why: str) -> None:
+        """Note that a client tells that the one before it was killed, and for what."""
+        with self._change() as db:
+            db.execute("UPDATE client SET killed = ?, killed_at = ? WHERE id = ?", (why, self._clock(), identity))
+
     def revoked(self) -> frozenset[str]:
         """Return the ids of those shut out for good. As cheap as `forgotten`."""
         return self._shut_out()[1]
@@ -182,13 +207,30 @@ class Registry:
 
     def _shut_out(self) -> tuple[int, frozenset[str], frozenset[str]]:
         """Return both. They are read again only when another connection has written."""
-        with self._lock:
-            version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        with self._reading() as db:
+            version = db.execute("PRAGMA data_version").fetchone()[0]
             if self._out is None or self._out[0] != version:
-                revoked = self._db.execute("SELECT id FROM client WHERE revoked IS NOT NULL").fetchall()
-                forgotten = self._db.execute("SELECT id FROM forgotten").fetchall()
+                revoked = db.execute("SELECT id FROM client WHERE revoked IS NOT NULL").fetchall()
+                forgotten = db.execute("SELECT id FROM forgotten").fetchall()
                 self._out = (version, *(frozenset(row["id"] for row in rows) for rows in (revoked, forgotten)))
             return self._out
+
+    def examine(self) -> None:
+        """Raise StoreError where the file is damaged."""
+        with self._reading() as db:
+            if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(found)
+            for table in ("client", "token", "forgotten"):
+                for row in db.execute(f"SELECT * FROM {table}").fetchall():  # noqa: S608
+                    _ = json.loads(row["labels"]) if "labels" in row.keys() else None  # noqa: SIM118  of a Row
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except (sqlite3.Error, ValueError, LookupError, TypeError) as error:
+                raise StoreError(f"cannot read {self._path}: {_why(error, self._path)}") from None
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -201,10 +243,35 @@ class Registry:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise StoreError(f"the registry of clients cannot be changed: {error}") from None
+                    raise StoreError(f"the registry of clients cannot be changed: {told(error) or error}") from None
                 raise
             finally:
                 self._out = None
+
+
+def examine(home: Path) -> None:
+    """Look at the registry of a server that starts. Raises StoreError, which says what to do, where it is damaged."""
+    began = (home / "state.db").exists() and any((home / name).exists() for name in ("ca.key", "certificates.json"))
+    lost = began and not ((path := home / FILE).exists() and path.stat().st_size)
+    with closing(Registry(home)) as registry:
+        registry.examine()
+    if lost:
+        log.warning(
+            "%s was missing or empty, and is made anew: clients that were there come back without their labels, others "
+            "need a new token, and who was revoked should be revoked again",
+            home / FILE,
+        )
+
+
+def _why(error: Exception, path: Path) -> str:
+    """Say what is wrong with the file, and what to do about it."""
+    if isinstance(error, sqlite3.Error | OSError) and not is_damage(error):
+        return told(error) or str(error)
+    return (
+        f"{in_a_line(error)}. It says who may come in: put it back from a backup while the server is stopped. Without "
+        f"one, move it out of the way ({away(path)}) and start the server: each client needs a new token then (`fl "
+        "enroll token`), and who was revoked must be revoked again."
+    )
 
 
 def _insert(db: sqlite3.Connection, identity: str, public_key: bytes, labels_: str, token: str, now: float) -> Client:
@@ -223,5 +290,5 @@ def _client(db: sqlite3.Connection, identity: str) -> Client | None:
 
 def _unrevoked(client: Client) -> Client:
     if client.revoked is not None:
-        raise AccessError(f"client {client.identity} was revoked: its key is not let in again")
+        raise AccessError(f"client {client.identity} was revoked: {SHUT_OUT}")
     return client

@@ -1,6 +1,6 @@
 """What a round's event says: figures of its two phases, where the seconds went, the spread over the clients."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,11 @@ class Assessed:
     test_seconds: float
 
 
+def gaps(rounds: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many of these "round" events had good updates of less than half of the clients that they needed."""
+    return sum(2 * event.get("replies", 0) < event.get("cohort", 0) - event.get("surplus", 0) for event in rounds)
+
+
 def of_round(number: int, trained: Trained, assessed: Assessed, phases: Mapping[str, float]) -> dict[str, Any]:
     """Return the "round" event. `phases` are seconds."""
     train, evaluate, result = trained.phase, assessed.phase, assessed.result
@@ -42,6 +47,7 @@ def of_round(number: int, trained: Trained, assessed: Assessed, phases: Mapping[
         "replies": train.good,
         "rejected": train.rejected + evaluate.rejected,
         "surplus": train.surplus,
+        **({"left": gone} if (gone := train.left + evaluate.left) else {}),
         "loss": result.get("loss"),
         "accuracy": result.get("accuracy"),
         "evaluated_on": result.get("evaluated_on"),
@@ -52,6 +58,7 @@ def of_round(number: int, trained: Trained, assessed: Assessed, phases: Mapping[
         "bytes_down": trained.bytes_down + assessed.bytes_down,
         "phases": {name: round(value, 4) for name, value in phases.items()},
         "spread": evaluate.spread(),
+        "spread_examples": evaluate.usual_examples(),
         "inside": {
             "clients_train": train.quartiles("seconds"),
             "clients_evaluate": evaluate.quartiles("seconds"),

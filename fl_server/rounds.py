@@ -14,31 +14,39 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fl_common.arrays import Arrays, conform, encode
-from fl_common.errors import RoundError, TooFewReplies
+from fl_common.arrays import Arrays, Signature, conformed, decode_record, encode
+from fl_common.errors import RoundError, StoreError, TooFewReplies
 from fl_common.settings import Settings
 from fl_server import report
 from fl_server.asking import Asking, evaluate_deadline
-from fl_server.clock import clock_of
+from fl_server.bounds import bounds_of
+from fl_server.clock import TimedGrid, clock_of
 from fl_server.cohort import MESSAGE_MARGIN_SECONDS, Cohort
 from fl_server.commits import Commits
+from fl_server.events import stamp
 from fl_server.leases import Leases
-from fl_server.limits import Limits, allowed_bytes
+from fl_server.limits import Limits
 from fl_server.phase import Phase, QuorumMissed
 from fl_server.report import Assessed, Trained
 from fl_server.roster import Roster
 from fl_server.runs import Run
 from fl_server.state import State
+from fl_server.stopping import over
 from fl_server.streaming import Stream
 from fl_server.uniform import uniform
 from strategies.fedavg import FedAvg
+
+REPLIED_SECONDS = 0.5
 
 Evaluate = Callable[[Arrays], Mapping[str, float]]
 Observe = Callable[[Mapping[str, Any]], None]
 
 
 class Rounds:
-    """Runs rounds until the settings say stop. `evaluate` is the server's own test set, where the task has one."""
+    """Runs rounds until the settings say stop. `evaluate` is the server's own test set, where the task has one.
+
+    halt: is called before each round, and may raise to end the run there.
+    """
 
     def __init__(
         self,
@@ -49,6 +57,7 @@ class Rounds:
         *,
         evaluate: Evaluate | None = None,
         observe: Observe = lambda event: None,
+        halt: Callable[[], object] = lambda: None,
     ) -> None:
         self._grid = grid
         self._clock = clock_of(grid)
@@ -58,24 +67,40 @@ class Rounds:
         self._run = run
         self._evaluate = evaluate
         self._observe = observe
+        self._halt = halt
         self._sent: tuple[Arrays, ArrayRecord] | None = None
         self._attempt = 0
+        self._said_at = time.monotonic()
         self._commit_seconds = 0.0  # of the round before: a round's own is not over when its event is written
         if isinstance(strategy, FedAvg):
             strategy.replies_checked = True  # by the phase, so that the same bytes are not searched for NaN twice
 
+    def took_part(self) -> dict[str, Any]:
+        """Return who did not, for the "finished" event: after `run`."""
+        absent = self._roster.absent() if self._whole or not self._clock.simulated else []
+        return {"absent": absent, "never_joined": self._roster.never_joined()}
+
     def run(self, state: State) -> tuple[State, str]:
         """Run on from `state`; return the last state and why it stopped: "rounds", "target_accuracy" or "patience"."""
+        self._whole = not state.round  # a resumed simulation does not know who trained before
         leases = Leases.of(state.leases, limit=self._settings.partitions, highest=state.partitions)
         self._roster = Roster(
-            self._grid, self._settings, self._clock, self._announce, leases=leases, clients=state.clients
+            self._grid,
+            self._settings,
+            self._clock,
+            self._announce,
+            leases=leases,
+            clients=state.clients,
+            schema=state.schema,
         )
         self._asking = Asking(self._grid, self._strategy, self._settings, self._roster, self._clock)
-        if self._clock.simulated:
-            self._clock.sleep(max(0.0, state.clock - self._clock.now()))
+        if isinstance(self._grid, TimedGrid):
+            self._resume_time(self._grid, state)
         self._commits = Commits(self._run, self._observe)
+        state = replace(state, arrays=self._as_sent(state.arrays))
         try:
-            while (reason := self._over(state)) is None:
+            while (reason := over(self._settings, state)) is None:
+                self._halt()
                 state = self._round(state)
         except RoundError:  # its rejected replies are in no checkpoint
             self._commits.settle()
@@ -85,21 +110,30 @@ class Rounds:
             self._commits.close()
         return state, reason
 
-    def _over(self, state: State) -> str | None:
-        settings = self._settings
-        accuracy = state.result.get("accuracy")
-        if settings.target_accuracy and accuracy is not None and accuracy >= settings.target_accuracy:
-            return "target_accuracy"
-        if settings.patience and state.since_best >= settings.patience:
-            return "patience"
-        return "rounds" if state.round >= settings.rounds else None
+    def _resume_time(self, grid: TimedGrid, state: State) -> None:
+        self._clock.sleep(max(0.0, state.clock - self._clock.now()))
+        if not state.fleet:
+            return
+        try:
+            grid.restore(state.fleet["grid"])
+            self._roster.stragglers.restore(state.fleet["stragglers"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"the checkpoint of round {state.round} is damaged: it does not say what is on its way in the fleet "
+                f"({type(error).__name__}: {error}). Remove it, and the one before is taken."
+            ) from None
+
+    def _time_notes(self) -> dict[str, Any]:
+        if not isinstance(self._grid, TimedGrid):
+            return {}
+        return {"grid": self._grid.notes(), "stragglers": self._roster.stragglers.notes()}
 
     def _round(self, state: State) -> State:
         number, started, fleet = state.round + 1, time.perf_counter(), [self._clock.now()]
         trained = self._train(state, number)
         trained_at = time.perf_counter()
         fleet.append(self._clock.now())
-        assessed = self._assess(trained.arrays, number, trained.phase.failed)
+        assessed = self._assess(state, trained.arrays, number, trained.phase.failed)
         evaluated_at = time.perf_counter()
         fleet.append(self._clock.now())
         phases = {
@@ -109,18 +143,26 @@ class Rounds:
             "commit": self._commit_seconds,
         }
         event = report.of_round(number, trained, assessed, phases)
-        event |= {"fleet": _fleet(*fleet, there=len(self._roster.leases.slots))} if self._clock.simulated else {}
-        state = self._commit(state.after(trained.arrays, assessed.result), event)
+        event |= (
+            {"fleet": _fleet(*fleet, there=len(self._roster.leases.slots))} if self._clock.simulated else self._unused()
+        )
+        state = self._commit(state.after(trained.arrays, assessed.result, self._settings.measure_counted()), event)
         self._commit_seconds = time.perf_counter() - evaluated_at
         return state
+
+    def _unused(self) -> dict[str, int]:
+        unused = self._roster.unused()
+        return {"unused": unused, "partitions": self._roster.leases.partitions} if unused else {}
 
     def _commit(self, state: State, event: Mapping[str, Any]) -> State:
         state = replace(
             state,
             clock=self._clock.now() if self._clock.simulated else 0.0,
+            fleet=self._time_notes(),
             partitions=self._roster.leases.partitions,
             leases=self._roster.leases.notes(),
             clients=self._roster.notes(),
+            schema=self._roster.agreement.settled,
         )
         clients = state.clients if self._roster.ledger.changed else None
         self._roster.ledger.changed = False
@@ -140,6 +182,8 @@ class Rounds:
             try:
                 return self._train_once(state, number, phase, failed)
             except TooFewReplies as missed:
+                if mistake := phase.common_mistake():
+                    raise RoundError(self._alike(number, mistake, state)) from None
                 failed |= phase.failed
                 last = phase.last_rejection or last or str(missed)
                 self._announce({"event": "repeat", "round": number, "attempt": attempt + 1, "reason": str(missed)})
@@ -162,11 +206,17 @@ class Rounds:
         if arrays is None:
             raise QuorumMissed("the strategy aggregated nothing")
         down = answers.asked * _size(record)
-        return Trained(conform(arrays, state.arrays), _plain(metrics), phase, seconds, down)
+        self._sent = conformed(arrays, state.arrays)
+        return Trained(self._sent[0], _plain(metrics), phase, seconds, down)
+
+    def _alike(self, number: int, mistake: str, state: State) -> str:
+        after = f", then go on with `fl resume {self._run.directory}`" if state.round else " and start again"
+        what = mistake.removesuffix(".")
+        return f"every client failed alike in round {number}, so it is not repeated: {what}. Mend that{after}."
 
     # ---- evaluation
 
-    def _assess(self, arrays: Arrays, number: int, failed: set[int]) -> Assessed:
+    def _assess(self, state: State, arrays: Arrays, number: int, failed: set[int]) -> Assessed:
         """Return the result to report, the server's test set before the clients', and the clients' phase and bytes."""
         phase, record = self._phase("evaluate", number, None), self._encoded(arrays)
         cohort = self._asking.evaluate(number, self._attempt, record, failed)
@@ -176,6 +226,8 @@ class Rounds:
             seconds = time.perf_counter() - started
             replies = self._for_strategy(phase.replies(answers, cohort), None)
             theirs = self._strategy.aggregate_evaluate(number, replies)
+        if mistake := phase.common_mistake():
+            raise RoundError(self._alike(number, mistake, state))
         if ours is not None:
             result = {**ours, "evaluated_on": "test"}
         else:
@@ -187,14 +239,20 @@ class Rounds:
     @contextmanager
     def _asked(self, cohort: Cohort, phase: Phase, record: ArrayRecord, deadline: float) -> Iterator[Stream]:
         """Send a cohort's messages, and give their answers; draw the consequences when the phase has ended."""
-        began, limit = self._clock.now(), allowed_bytes(self._settings.max_reply_mb, _size(record))
+        began, bounds = self._clock.now(), bounds_of(record, self._settings.max_reply_mb, arrays=phase.name == "train")
         answers = Stream(
-            self._grid, cohort.messages, deadline=deadline, enough=cohort.wanted, clock=self._clock, limit=limit
+            self._grid, cohort.messages, deadline=deadline, enough=cohort.wanted, clock=self._clock, bounds=bounds
         )
         try:
             yield answers
         finally:
             self._roster.review(phase, self._attempt, began, began + deadline + MESSAGE_MARGIN_SECONDS)
+
+    def _as_sent(self, arrays: Arrays) -> Arrays:
+        """Return the model as views of the bytes that travel: it is in memory once."""
+        record = encode(arrays)
+        self._sent = (decode_record(record, Signature.of(arrays)), record)
+        return self._sent[0]
 
     def _encoded(self, arrays: Arrays) -> ArrayRecord:
         """Return the model as it travels. What trains in a round is what was evaluated in the one before it."""
@@ -215,7 +273,15 @@ class Rounds:
             limits=self._limits,
             ledger=self._roster.ledger,
             announce=self._announce,
+            replied=self._replied,
         )
+
+    def _replied(self, event: Mapping[str, Any]) -> None:
+        """Show how many replies are there, now and then; the run's log is not told."""
+        now = time.monotonic()
+        if now - self._said_at >= REPLIED_SECONDS:
+            self._said_at = now
+            self._observe(stamp(event))
 
     def _announce(self, event: Mapping[str, Any]) -> None:
         self._commits.settle()  # what is said now is said after the round before

@@ -3,8 +3,10 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from fl_common import memory_limit
 from fl_common.nursery import Nursery
 from fl_common.pulse import PulseFile
 from fl_server.access import Access
@@ -12,12 +14,17 @@ from fl_server.addresses import Addresses
 from fl_server.events import Event
 from fl_server.kept_up import PORT_SECONDS, KeptUp
 from fl_server.link_database import LinkDatabase
+from fl_server.rotation import rotate
+from fl_server.schemas import Schemas
 from fl_server.superlink import PRELOAD, SuperLink
 from fl_server.supervisor import LIMIT, Say, Supervisor
 from fl_server.tenancy import sweep
 from fl_server.vitals import Vitals
+from fl_server.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 60.0
 
 
 class Server:
@@ -38,9 +45,17 @@ class Server:
     ) -> None:
         home = access.home
         self.database = LinkDatabase(home / "state.db")
-        self._store, self._home = store, home
+        self._store, self._home, self._say = store, home, say
         self._nursery = Nursery(PRELOAD)
-        self._supervisor = Supervisor(self.database, home, limit=max_restarts, say=say)
+        memory = memory_limit.Watch()
+        self._supervisor = Supervisor(
+            self.database,
+            home,
+            limit=max_restarts,
+            say=say,
+            memory=memory,
+            going_on=lambda run: f"fl run --resume {run.name}",
+        )
         self.superlink = SuperLink(
             self._nursery,
             addresses,
@@ -49,8 +64,17 @@ class Server:
             database=home / "state.db",
             environment={"FLWR_HOME": str(home), "FL_STORE": str(store)},
             launched=self._supervisor.launched,
+            not_launched=self._supervisor.not_launched,
+            steady=self.database.steady,
         )
-        self._kept = KeptUp(self.superlink, before=self._supervisor.renew, limit=max_restarts, say=say)
+        self._kept = KeptUp(
+            self.superlink,
+            before=self._supervisor.renew,
+            limit=max_restarts,
+            say=say,
+            memory=memory,
+            meanwhile=lambda: self._vitals.tick("starting", "its SuperLink starts"),
+        )
         authority = "" if access.insecure else str(access.files.ca)
         self._vitals = Vitals(store, PulseFile(home, address=addresses.fleet, authority=authority), tell=tell)
 
@@ -58,15 +82,27 @@ class Server:
         """Start, and take up what an earlier server left; `crashed` says that it was killed. Raises NetworkError."""
         self._vitals.tick("starting", "its SuperLink starts")
         sweep(self._home / "temporary", self._nursery.temporary)
-        self._supervisor.recover()
+        if lost := self.database.examine(began=bool(Whereabouts(self._home).numbers())):
+            self._say(lost)
+        Schemas(self._home).clear()
+        self._supervisor.recover(crashed=crashed)
         self._kept.start(patience=PORT_SECONDS if crashed else 0.0)
 
     def tick(self) -> bool:
         """Start again what has ended; True where that was the SuperLink. Raises NetworkError where it keeps falling."""
         again = self._kept.tick()
         self._supervisor.tick()
-        self._vitals.tick("up" if self._kept.up else "down", f"runs in {self._store}")
+        self._vitals.tick(*self._state())
+        with suppress(OSError):  # it is tried again at the next turn
+            rotate(self.superlink.logs)
         return again
+
+    def _state(self) -> tuple[str, str]:
+        if not self.superlink.executor.alive:
+            return "down", "the thread that starts runs has ended; start the server again"
+        idle = int(self.superlink.executor.idle() // IDLE_SECONDS)
+        slow = f"; the thread that starts runs made its last turn {idle} min ago" if idle else ""
+        return "up" if self._kept.up else "down", f"runs in {self._store}{slow}"
 
     def leave(self) -> None:
         """Say that it is about to stop, because it was told to."""

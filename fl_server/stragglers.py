@@ -3,8 +3,8 @@
 Without this a late reply would lie on the SuperLink until the run ends, and nobody would know which client is slow.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -40,6 +40,14 @@ class Stragglers:
             self._announce(_event(straggler, self._clock.now() - straggler.asked_at))
         else:
             self._waiting[identity] = straggler
+
+    def notes(self) -> list[Any]:
+        """Return who is still to answer, as JSON knows it."""
+        return [[identity, *astuple(each)] for identity, each in self._waiting.items()]
+
+    def restore(self, notes: Iterable[Any]) -> None:
+        """Expect those of such notes."""
+        self._waiting = {identity: Straggler(*each) for identity, *each in notes}
 
     def busy(self) -> set[int]:
         """Return the nodes that may still be at work on an earlier message."""

@@ -13,13 +13,15 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fl_common.together import members_of
+from fl_server.bounds import Bounds
 from fl_server.clock import Clock, TimedGrid
-from fl_server.pulling import NODE_UNAVAILABLE, Inbox, push
+from fl_server.pulling import LEFT, NODE_UNAVAILABLE, Inbox
+from fl_server.pushing import push
 
 SHORTEST_PAUSE = 0.004
 LONGEST_PAUSE = 0.25
 SHARE = 0.03  # a pause is at most this share of the time waited so far
-LOST = (3, NODE_UNAVAILABLE)  # the first is Flower's ErrorCode.MESSAGE_UNAVAILABLE
+LOST = (3, NODE_UNAVAILABLE, LEFT)  # the first is Flower's ErrorCode.MESSAGE_UNAVAILABLE
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class Stream:
         deadline: float,
         enough: int = 0,
         clock: Clock | None = None,
-        limit: int = 0,
+        bounds: Bounds | None = None,
     ) -> None:
         self._grid = grid
         self._clock = clock or Clock()
         self._started = self._clock.now()
         self._deadline = self._started + deadline
-        self._inbox = Inbox(grid, limit)
+        self._inbox = Inbox(grid, bounds)
         self._unsent: list[int] = []
         self.open: dict[str, int] = {}  # id of a message that waits for its answer -> its node
         self.came: set[str] = set()

@@ -2,26 +2,30 @@
 
 import logging
 import secrets
-import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from fl_common import private
 from fl_common.errors import NetworkError, ParterreError
 from fl_common.nursery import Nursery
-from fl_server import certificates
+from fl_server import certificates, own_certificates
 from fl_server.access import Access
 from fl_server.addresses import Addresses, accepts, check_free
-from fl_server.executor import Executor, Launched
+from fl_server.disk import check_room
+from fl_server.executor import Executor, Launched, NotLaunched
+from fl_server.standstill import Standstill, work_of
+from fl_server.steady import Steady
 from fl_server.whereabouts import HOME_VARIABLE
 
 log = logging.getLogger(__name__)
 
 PRELOAD = ("fl_common.lean", "flwr.server.app", "flwr.server.serverapp.app", "flwr.clientapp", "pydantic")
-START_SECONDS = 180.0  # on a machine with nothing else to do it takes 2
+STILL_SECONDS = 180.0  # that a start may make no progress at all
+START_WORK_SECONDS = 300.0  # of processor time: a start needs 3
 RENEWAL_SECONDS = 3600.0  # how often is looked whether the certificate is due
 INTERNAL = "appio"  # where the certificates of ServerAppIo lie, which only this machine's processes use
 
@@ -42,6 +46,8 @@ class SuperLink:
         database: Path | None = None,
         environment: dict[str, str] | None = None,
         launched: Launched = lambda token, process: None,
+        not_launched: NotLaunched = lambda token, why: None,
+        steady: Callable[[], Steady] = Steady.after,
     ) -> None:
         self._own = Nursery(())
         self.addresses = addresses
@@ -49,9 +55,11 @@ class SuperLink:
         self.access = access
         self._internal = certificates.Files.inside(access.home / INTERNAL)
         self._database = database
+        self._steady = steady
         self._environment = {HOME_VARIABLE: str(access.home)} | (environment or {})
         self._secret = secrets.token_bytes(32)
         self._ending = threading.Event()
+        self.logs = (directory / "superlink.log", directory / "serverapp.log")
         self.process: BaseProcess | None = None
         self.executor = Executor(
             nursery,
@@ -59,6 +67,7 @@ class SuperLink:
             log_file=directory / "serverapp.log",
             environment=self._environment,
             launched=launched,
+            not_launched=not_launched,
         )
 
     def start(self) -> None:
@@ -73,6 +82,8 @@ class SuperLink:
             _superlink,
             self._arguments(secret_file),
             self.access,
+            self._database,
+            self._steady(),
             name="superlink",
             log_file=self._directory / "superlink.log",
             environment=self._environment,
@@ -81,14 +92,27 @@ class SuperLink:
             threading.Thread(target=self._renew, name="certificates", daemon=True).start()
         self.executor.start(self._secret, self.root)
 
-    def wait_until_ready(self) -> None:
-        """Return when Fleet and Control accept connections."""
-        limit = time.monotonic() + START_SECONDS
-        for address in (self.addresses.fleet, self.addresses.control):
+    def wait_until_ready(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Return when its three APIs accept connections, however long that takes while it works; call `meanwhile`.
+
+        Raises NetworkError where it ended, or makes no progress any more.
+        """
+        still, before = Standstill(), 0.0
+        for address in (self.addresses.fleet, self.addresses.control, self.addresses.appio):
             while not accepts(address):
-                if not self.alive or time.monotonic() > limit:
+                work = self.work()
+                standing = still.look(moved=work > before) > STILL_SECONDS
+                before = work
+                meanwhile()
+                if not self.alive or standing or work > START_WORK_SECONDS:
+                    check_room(self._directory)
                     raise NetworkError(f"the SuperLink did not start: {self.last_words()}")
                 time.sleep(0.02)
+        self.executor.is_ready()
+
+    def work(self) -> float:
+        """Return the seconds of processor time that its process has used."""
+        return work_of(self.process.pid) if self.process is not None else 0.0
 
     @property
     def alive(self) -> bool:
@@ -125,12 +149,12 @@ class SuperLink:
         if self.access.insecure:
             return
         files = self.access.files
-        if why := certificates.renew_if_due(files, self.access.names if files.ca_key else ()):
-            log.warning("the server's certificate was renewed (%s); clients notice nothing", why)
+        if files.ca_key is not None:
+            own_certificates.renew(files, self.access.names)
         certificates.check(files)
         if not self.executor.begun:
-            shutil.rmtree(self.access.home / INTERNAL, ignore_errors=True)
-            certificates.init(self.access.home / INTERNAL, certificates.LOCAL_NAMES, days=certificates.CA_DAYS)
+            internal = self.access.home / INTERNAL
+            own_certificates.init(internal, certificates.LOCAL_NAMES, days=own_certificates.CA_DAYS, new_ca=True)
 
     def _renew(self) -> None:
         while not self._ending.wait(RENEWAL_SECONDS):
@@ -167,11 +191,14 @@ class SuperLink:
         ]
 
 
-def _superlink(arguments: list[str], access: Access) -> None:
+def _superlink(arguments: list[str], access: Access, database: Path | None, steady: Steady) -> None:
     from flwr.server.app import run_superlink
 
-    from fl_server import gate
+    from fl_common import heap
+    from fl_server import gate, repeats
 
-    gate.install(access)
+    heap.give_large_blocks_back()
+    gate.install(access, database, steady)
+    repeats.thin_out()
     sys.argv = arguments
     run_superlink()

@@ -9,15 +9,18 @@ import json
 import logging
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from fl_common.errors import StoreError
-from fl_server.link_database import COMPLETED, FAILED, RAISED, STOPPED, LinkDatabase, LinkedRun, in_short
-from fl_server.runs import Run
+from fl_common import memory_limit
+from fl_common.errors import HeldError, StoreError
+from fl_server.link_database import COMPLETED, FAILED, RAISED, STOPPED, LinkDatabase, LinkedRun, in_short, is_lost
+from fl_server.repeats import Repeats
+from fl_server.runs import Run, holds
 from fl_server.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
@@ -26,9 +29,11 @@ LIMIT = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 LOOK_SECONDS = 2.0  # between looks into the database at runs whose process is there
 HUNG_SECONDS = 10.0  # what a process may take to end after Flower has ended its run
-LOCK_SECONDS = 10.0  # what a ServerApp whose server was killed may take to end
+HELD_SECONDS = 0.5  # until a run that another process writes is asked for again
 AGAIN_SECONDS = 5.0  # until a disk that refuses is asked again
 LAST_WORDS = ("finished", "failed")
+FORK_SERVER_GONE = 255  # what Python says of a process whose fork server was killed with it
+PLANNED = "its server was stopped and started again"
 
 Say = Callable[[str], object]
 
@@ -58,7 +63,11 @@ class Supervisor:
         limit: int = LIMIT,
         say: Say = log.warning,
         clock: Callable[[], float] = time.monotonic,
+        memory: memory_limit.Watch | None = None,
+        going_on: Callable[[Run], str] = lambda run: f"fl resume {run.directory}",
     ) -> None:
+        self._going_on = going_on  # the command that goes on with a run
+        self._memory = memory or memory_limit.Watch()
         self._database = database
         self._whereabouts = Whereabouts(home)
         self._limit = limit
@@ -66,10 +75,12 @@ class Supervisor:
         self._clock = clock
         self._watched: dict[int, Watched] = {}
         self._due: dict[int, tuple[float, str, int]] = {}  # run -> when, why, which attempt
+        self._held: set[int] = set()  # runs that another process writes, of which this was said
+        self._unlaunched: deque[tuple[str, str]] = deque()  # of the executor's thread: token, why
         self._attempts: dict[int, int] = {}  # of runs that have no directory yet
         self._looked = clock()
         self._not_before = self._looked
-        self._trouble = ""
+        self._repeats = Repeats(clock)
 
     def launched(self, token: str, process: BaseProcess) -> None:
         """Watch a ServerApp that was just started; called by the executor's thread."""
@@ -77,13 +88,20 @@ class Supervisor:
         if linked is not None:
             self._watched[linked.run_id] = Watched(linked.run_id, process)
 
-    def recover(self) -> None:
-        """Queue the runs of an earlier server again; to be called while no SuperLink and no ServerApp runs."""
+    def not_launched(self, token: str, why: str) -> None:
+        """Start a claimed run again that has no process; called by the executor's thread."""
+        self._unlaunched.append((token, why))
+
+    def recover(self, *, crashed: bool = True) -> None:
+        """Queue the runs of an earlier server again; to be called while no SuperLink and no ServerApp runs.
+
+        Only a server that `crashed` may have been ended by a run, so only then it counts as one of the run's starts.
+        """
         for linked in self._database.runs():
             directory = self._whereabouts.directory(linked.run_id)
             begun = directory is not None and (directory / "settings.toml").is_file()
             if linked.claimed and (begun or not linked.outcome):
-                self._ended(linked.run_id, "its server ended")
+                self._ended(linked.run_id, "its server ended" if crashed else PLANNED, planned=not crashed)
         self._start_due(everything=True)
 
     def renew(self) -> None:
@@ -97,11 +115,9 @@ class Supervisor:
         try:
             self._look()
             self._start_due()
-            self._trouble = ""
         except StoreError as error:
-            if str(error) != self._trouble:  # a disk may stay as it is for days
+            if not self._repeats.are(str(error)):
                 self._say(f"{error} It is tried again every {AGAIN_SECONDS:g} s.")
-            self._trouble = str(error)
             self._not_before = self._clock() + AGAIN_SECONDS
 
     def busy(self) -> bool:
@@ -112,9 +128,15 @@ class Supervisor:
 
     def _look(self) -> None:
         now = self._clock()
+        while self._unlaunched:
+            token, why = self._unlaunched[0]
+            linked = self._database.run_of(token)
+            self._unlaunched.popleft()
+            if linked is not None:
+                self._ended(linked.run_id, why)
         for watched in list(self._watched.values()):
             if not watched.process.is_alive():
-                self._ended(watched.run_id, f"its process ended ({ended(watched.process)})")
+                self._ended(watched.run_id, f"its process ended ({ended(watched.process, self._memory)})")
                 del self._watched[watched.run_id]
         if now - self._looked < LOOK_SECONDS:
             return
@@ -133,7 +155,7 @@ class Supervisor:
             watched.process.kill()
             watched.process.join()
 
-    def _ended(self, run_id: int, why: str) -> None:
+    def _ended(self, run_id: int, why: str, *, planned: bool = False) -> None:
         linked = self._database.run(run_id)
         if linked is None:
             return
@@ -141,12 +163,10 @@ class Supervisor:
         if self._is_final(linked, run):
             self._attempts.pop(run_id, None)
             return
-        attempt = self._attempt(run_id, run)
+        attempt = 0 if planned else self._attempt(run_id, run)
         why = in_short(linked.details) if linked.details.startswith(RAISED) else why
-        if attempt > self._limit:
-            self._give_up(linked, run, why)
-        else:
-            self._due[run_id] = (self._clock() + pause(attempt), why, attempt)
+        wait = pause(attempt) if 0 < attempt <= self._limit else 0.0
+        self._due[run_id] = (self._clock() + wait, why, attempt)
 
     def _is_final(self, linked: LinkedRun, run: Run | None) -> bool:
         """Say whether a run has ended for good; where only its own events say so, tell Flower."""
@@ -154,32 +174,48 @@ class Supervisor:
             return True
         word = _last_word(run)
         if word is None or run is None:
-            return bool(linked.outcome) and linked.details.startswith(RAISED) and run is None
-        if not linked.outcome:
+            of_its_own = linked.details.startswith(RAISED) and not is_lost(linked.details)
+            return bool(linked.outcome) and of_its_own and run is None
+        if not linked.outcome or word["event"] == "finished":  # Flower may have given up a run that had all its rounds
+            self._database.tell(linked, json.dumps(word), once=True)
             self._database.finish(linked, COMPLETED if word["event"] == "finished" else FAILED, word.get("error", ""))
         return True
 
     # ---- starting again
 
     def _start_due(self, *, everything: bool = False) -> None:
+        """Start what is due. A run that another process writes waits for it, and holds up no other."""
         now = self._clock()
         for run_id, (due, why, attempt) in list(self._due.items()):
-            if everything or now >= due:
+            if not everything and now < due:
+                continue
+            try:
                 self._restart(run_id, why, attempt)
+                self._held.discard(run_id)
                 del self._due[run_id]
+            except HeldError as error:
+                self._due[run_id] = (now + HELD_SECONDS, why, attempt)
+                if run_id not in self._held:
+                    self._say(f"run {run_id} waits to be started again: {error}")
+                self._held.add(run_id)
 
     def _restart(self, run_id: int, why: str, attempt: int) -> None:
         linked = self._database.run(run_id)
         if linked is None or linked.outcome == STOPPED:  # by a person, meanwhile
             return
-        self._attempts[run_id] = attempt
-        event = {"event": "restarted", "attempt": attempt, "limit": self._limit, "reason": why}
-        self._note(linked, self._run(run_id), event)
+        run = self._run(run_id)
+        if attempt > self._limit:
+            self._give_up(linked, run, why)
+            return
+        if attempt:
+            self._attempts[run_id] = attempt
+        self._note(linked, run, {"event": "restarted", "attempt": attempt, "limit": self._limit, "reason": why})
         self._database.queue(linked)
-        self._say(f"run {run_id} is started again ({attempt} of at most {self._limit} in a row): {why}")
+        count = f" ({attempt} of at most {self._limit} in a row)" if attempt else ""
+        self._say(f"run {run_id} is started again{count}: {why}")
 
     def _give_up(self, linked: LinkedRun, run: Run | None, why: str) -> None:
-        again = f"`fl resume {run.directory}`" if run is not None else "`fl run`"
+        again = f"`{self._going_on(run)}`" if run is not None else "`fl run`"
         text = (
             f"the run was started again {self._limit} times in a row without completing a round; the last time: {why}. "
             f"Look into serverapp.log beside the server's database, mend it, then go on with {again}."
@@ -192,22 +228,28 @@ class Supervisor:
         """Write an event into the run, and for those who follow it from elsewhere into Flower's log of it."""
         if run is None:
             return
-        run.lock_seconds = LOCK_SECONDS
+        run.lock_seconds = 0.0
         with run.lock():
             written = run.append(event)
         self._database.tell(linked, json.dumps(written))
 
     def _run(self, run_id: int) -> Run | None:
         directory = self._whereabouts.directory(run_id)
-        return Run(directory) if directory is not None and (directory / "settings.toml").is_file() else None
+        return Run(directory) if directory is not None and holds(directory) else None
 
     def _attempt(self, run_id: int, run: Run | None) -> int:
         """Return which start in a row without a committed round in between the next one is, from 1."""
         if run is None:
             return self._attempts.get(run_id, 0) + 1
-        course = [event["event"] for event in run.events() if event["event"] in ("round", "restarted", *LAST_WORDS)]
+        course = [event["event"] for event in run.events() if _counts(event)]
         since = next((place for place, kind in enumerate(reversed(course)) if kind != "restarted"), len(course))
         return since + 1
+
+
+def _counts(event: Mapping[str, Any]) -> bool:
+    """Say whether an event is one by which starts in a row are counted: a planned restart is none."""
+    kind = event["event"]
+    return kind in ("round", *LAST_WORDS) or (kind == "restarted" and event.get("attempt") != 0)
 
 
 def _last_word(run: Run | None) -> Mapping[str, Any] | None:
@@ -217,7 +259,11 @@ def _last_word(run: Run | None) -> Mapping[str, Any] | None:
     return course[-1] if course and course[-1]["event"] in LAST_WORDS else None
 
 
-def ended(process: BaseProcess | None) -> str:
-    """Say how a process ended: "SIGKILL", "exit code 1"."""
+def ended(process: BaseProcess | None, memory: memory_limit.Watch) -> str:
+    """Say how a process ended: "SIGKILL", "exit code 1", "SIGKILL, out of memory: limit 450 MiB, peak 450 MiB"."""
     code = process.exitcode if process is not None else None
-    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    if code is None or code >= 0:
+        word = memory.word() if code == FORK_SERVER_GONE else ""
+        return f"exit code {code}" + (f", {word}" if word else "")
+    word = memory.word() if -code == signal.SIGKILL else ""
+    return signal.Signals(-code).name + (f", {word}" if word else "")

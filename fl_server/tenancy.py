@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from fl_common.errors import StoreError
-from fl_server.disk import plainly
+from fl_server.disk import note, plainly
 
 PREFIX = "pymp-"  # of multiprocessing's temporary directories
 
@@ -24,12 +24,11 @@ def alone(path: Path, what: str) -> Iterator[bool]:
         crashed = path.exists()
         file = _locked(path)
     if file is None:
-        holder = path.read_text().strip() or "unknown"
+        holder = path.read_text(errors="replace").strip() or "unknown"
         raise StoreError(f"{what} is in use by another server (process {holder}). Stop that one, or name another.")
     with file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with plainly(f"lock {path}"):
+            note(file, str(os.getpid()))
         try:
             yield crashed
         finally:
@@ -50,13 +49,27 @@ def _locked(path: Path) -> IO[str] | None:
         file.close()
 
 
+def holder(path: Path) -> int | None:
+    """Return the process that holds the lock file `path`; None where nobody does."""
+    try:
+        with path.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = path.read_text(errors="replace").strip()
+        return int(text) if text.isdecimal() else None
+    except OSError:
+        return None
+    return None
+
+
 def sweep(note: Path, own: Path) -> None:
     """Remove the temporary directory of a server that was killed, which `note` names, and note this one's.
 
     Python keeps the socket of its forking helper there, and removes it only where the process ends in peace.
     """
     with plainly(f"note the temporary directory in {note}"):
-        earlier = Path(note.read_text()) if note.exists() else own
-        if earlier != own and earlier.name.startswith(PREFIX):
+        noted = note.read_bytes() if note.exists() else b""
+        earlier = Path(os.fsdecode(noted))
+        if earlier != own and earlier.name.startswith(PREFIX) and b"\0" not in noted:
             shutil.rmtree(earlier, ignore_errors=True)
         note.write_text(str(own))

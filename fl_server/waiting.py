@@ -9,11 +9,14 @@ from fl_common import selectors
 from fl_common.errors import RoundError
 from fl_common.selectors import Labels
 from fl_common.settings import Settings
+from fl_server.agreement import Agreement
 from fl_server.clock import Clock
 from fl_server.cohort import quorum
-from fl_server.leases import Leases
+from fl_server.leases import NOBODY, Leases, Wanted
 
 POLL_SECONDS = 0.1
+NOT_YET = (-1, -1)
+DIFFER_SECONDS = 5.0  # for others to come, where those that are there do not mean the same
 
 LabelsOf = Callable[[], Mapping[int, Labels]]
 
@@ -31,26 +34,38 @@ def wait_for_clients(
     announce: Callable[[Mapping[str, Any]], object],
     clock: Clock | None = None,
     labels: LabelsOf = nobody,
+    slots: Wanted = lambda: NOBODY,
+    agreement: Agreement | None = None,
 ) -> Leases:
     """Return renewed leases once `min_clients`, or as many as the quorum, hold one. Raises RoundError in time.
 
-    Only clients whose labels fit `where` count, and hold a lease.
+    A wait is announced when it begins, when the number changes, and when it is over.
+
+    Only clients whose labels fit `where`, and whose data are called as those of most, count and hold a lease. Raises
+    DataError where for that they are too few.
     """
     clock = clock or Clock()
     need = max(settings.min_clients, quorum(settings, settings.clients_per_round))
-    started, said = clock.now(), (-1, -1)
+    started, said, differ_since = clock.now(), NOT_YET, None
     while True:
         online = _sized(grid.get_node_ids())
-        renewed = leases.renew(fitting(online, settings.where, labels))
+        fit = fitting(online, settings.where, labels)
+        renewed = leases.renew(agreement.agreeing(fit) if agreement else fit, slots)
         have = len(renewed.slots)
-        if have >= need:
-            return renewed
         waited = clock.now() - started
-        if waited > settings.wait_seconds:
+        where = {"where": settings.where, "online": len(online)} if settings.where else {}
+        event = {"event": "waiting", "have": have, "need": need, "seconds": round(waited, 3), **where}
+        if have >= need:
+            if said != NOT_YET:
+                announce(event)
+            return renewed
+        differ_since = (differ_since or clock.now()) if agreement and agreement.odd and len(fit) >= need else None
+        if agreement and differ_since is not None and clock.now() - differ_since > DIFFER_SECONDS:
+            raise agreement.error()
+        if 0 < settings.wait_seconds < waited:
             raise RoundError(_in_vain(settings, need, have, len(online)))
         if (have, len(online)) != said:
-            where = {"where": settings.where, "online": len(online)} if settings.where else {}
-            announce({"event": "waiting", "have": have, "need": need, "seconds": round(waited, 3), **where})
+            announce(event)
             said = (have, len(online))
         clock.sleep(POLL_SECONDS)
 

@@ -1,11 +1,15 @@
 """Every run of a store at once: the events that were appended since the last look, read from where that one ended."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from fl_common.errors import StoreError
 from fl_server import events
 from fl_server.events import Event
 from fl_server.runs import EVENTS
+
+log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -14,6 +18,7 @@ class Watch:
     def __init__(self, store: Path, *, skip_past: bool = False) -> None:
         self._store = store
         self._offsets: dict[Path, int] = {}
+        self._unread: set[Path] = set()
         if skip_past:
             for _ in self.fresh():
                 pass
@@ -26,13 +31,23 @@ class Watch:
             if size < offset:  # another file under the same name: the run was removed and begun anew
                 offset = 0
             if size > offset:
-                found, self._offsets[path] = events.read_from(path, offset)
-                for event in found:
+                for event in self._read(path, offset):
                     yield path.parent.name, event
+
+    def _read(self, path: Path, offset: int) -> list[Event]:
+        """Return what is new in a log; nothing of one that cannot be read: it hides no other run."""
+        try:
+            found, self._offsets[path] = events.read_from(path, offset)
+        except StoreError as error:
+            if path not in self._unread:
+                log.warning("a run's events are not shown: %s", error)
+            self._unread.add(path)
+            return []
+        return found
 
 
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0

@@ -6,6 +6,7 @@ A ServerApp that is started again for the same run goes on in the same directory
 import os
 from pathlib import Path
 
+from fl_common.errors import StoreError
 from fl_server import disk
 
 HOME_VARIABLE = "FL_HOME_DIR"  # set by fl_server.superlink for the ServerApps that it starts
@@ -29,7 +30,7 @@ class Whereabouts:
         with disk.plainly(f"note where run {run_id} is in {self._folder}"):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             for earlier in self._folder.iterdir():  # a run that was submitted again belongs to its newest number only
-                if earlier.name.isdecimal() and earlier.read_text() == str(directory.resolve()):
+                if earlier.name.isdecimal() and earlier.read_text(errors="replace") == str(directory.resolve()):
                     earlier.unlink()
             disk.replace(self._folder / str(run_id), str(directory.resolve()).encode())
 
@@ -37,4 +38,24 @@ class Whereabouts:
         """Return where a run is; None where its ServerApp did not get so far."""
         path = self._folder / str(run_id)
         with disk.plainly(f"read {path}"):
-            return Path(path.read_text()) if path.exists() else None
+            if not path.exists():
+                return None
+            noted = path.read_bytes()
+        try:
+            directory = Path(noted.decode())
+        except UnicodeError:
+            directory = Path()
+        if not directory.is_absolute() or "\0" in str(directory):
+            raise StoreError(
+                f"{path} is damaged: expected the directory of run {run_id}. Write it there (`fl runs` lists the "
+                f"directories); or have that run begin anew when the server starts: rm {path}"
+            )
+        return directory
+
+    def numbers(self) -> dict[Path, int]:
+        """Return the number of each run that has one, by its directory; none where this user may not look."""
+        try:
+            noted = [each for each in self._folder.iterdir() if each.name.isdecimal()]
+            return {Path(each.read_text(errors="replace")): int(each.name) for each in noted}
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return {}

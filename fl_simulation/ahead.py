@@ -4,15 +4,17 @@ Who trains next follows from the seed and the round, so it can be guessed; a wro
 was made ready is taken only for the very clients that are asked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 from typing import Any
 
 import strategies
+from fl_common.examples import Examples
 from fl_common.settings import Settings
-from fl_simulation.pool import TRAIN, Pool
+from fl_simulation.pool import TRAIN, VALIDATION, Pool, pick
 from fl_simulation.work import Cohort
 from strategies.fedavg import FedAvg
 
@@ -81,8 +83,15 @@ class Ahead:
             batch_size=settings.batch_size,
             epochs=settings.local_epochs,
             seed=settings.seed,
+            held=partial(_held, pool, dict(zip(order.clients, order.partitions, strict=True))),
         )
         return Ready(data, cohort)
+
+
+def _held(pool: Pool, partitions: Mapping[int, int], client: int) -> Examples:
+    """Return a client's validation part."""
+    data, (rows,) = pool.part([partitions[client]], VALIDATION)
+    return pick(data, rows)
 
 
 class Forecast:

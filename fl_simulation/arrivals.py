@@ -3,9 +3,10 @@
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan
+from math import inf, isnan, nan
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 
 from fl_common.together import members_of
 from strategies.replies import WEIGHT
@@ -45,6 +46,18 @@ class Sent:
         """Let go of the arrays: nobody wants the answer, only to know when it comes."""
         self.message.content = RecordDict()
         self.reply = None
+
+    def notes(self) -> list[Any]:
+        """Return what a checkpoint keeps of it: its answer is dropped when it comes."""
+        node = self.message.metadata.dst_node_id
+        return [self.number, node, self.arrival, self.lost, self.expires]
+
+    @classmethod
+    def of(cls, notes: Sequence[Any]) -> "Sent":
+        """Return a message on its way as `notes` left it, without its arrays."""
+        number, node, arrival, lost, expires = notes
+        message = Message(RecordDict(), int(node), MessageType.TRAIN)
+        return cls(float(arrival), int(number), message, inf, 0.0 if lost else nan, float(expires))
 
     def known(self) -> Message | None:
         """Return the reply that need not be made any more."""

@@ -1,4 +1,7 @@
-"""Which way a model can be trained, told by its layers, its optimizer and its metrics before anything is traced."""
+"""Which way a model can be trained, told by its layers, its optimizer and its metrics before anything is traced.
+
+What looks across the examples of a step is not told by types: padding.py tries it.
+"""
 
 from collections.abc import Iterator
 from typing import Any

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fl_common import environment
 from fl_common import settings as settings_
 from fl_common.errors import ParterreError, SettingsError
 from fl_server.observers.standard_output import StandardOutput
@@ -22,7 +24,7 @@ from fl_simulation import population
 from fl_simulation.fast import TensorFlow
 from fl_simulation.fleet_grid import grid_of
 from fl_simulation.hostile import with_hostile
-from fl_simulation.manifest import OURS, App, load, read_app
+from fl_simulation.manifest import OURS, App, find_in, load, read_app
 
 
 def simulate(
@@ -38,7 +40,7 @@ def simulate(
     if backend not in ("batched", "ray"):
         raise SettingsError(f"--backend must be batched or ray; got {backend!r}")
     read = read_app(app, run_config)
-    sys.path.insert(0, str(read.folder))
+    find_in(read)
     if backend == "batched":
         _batched(read, num_supernodes)
         return
@@ -60,7 +62,8 @@ def _ours(app: App, nodes: int) -> tuple[Grid, dict[str, settings_.Scalar]]:
     tensorflow.share_cores(settings)
     from fl_simulation.engine import BatchedEngine
 
-    batched = BatchedEngine(settings)
+    with redirect_stdout(sys.stderr):  # a task may print; standard output is for the events
+        batched = BatchedEngine(settings)
     tensorflow.suit(batched.trainer.model)
     batched.check(settings.partitions)
     engine = with_hostile(batched, settings, nodes, StandardOutput().on_event)
@@ -85,8 +88,9 @@ def _fleet_settings(config: Mapping[str, settings_.Scalar]) -> settings_.Setting
 
 def main() -> None:
     """Run the command line: errors for a person go to stderr as one line, and the exit code says that there was one."""
-    for key, value in (("FLWR_TELEMETRY_ENABLED", "0"), ("TF_CPP_MIN_LOG_LEVEL", "3")):
-        os.environ.setdefault(key, value)
+    os.environ.setdefault("FLWR_LOG_LEVEL", "INFO")  # an app's own lines, which Flower prints
+    for sentence in environment.prepare():
+        typer.echo(f"warning: {sentence}", err=True)
     try:
         typer.run(simulate)
     except ParterreError as error:

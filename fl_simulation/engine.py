@@ -19,7 +19,7 @@ from fl_common.arrays import Arrays, decode_record
 from fl_common.errors import ParterreError, RejectedReply, TaskError
 from fl_common.lean import tf
 from fl_common.settings import Settings
-from fl_common.task import resolve
+from fl_common.task import checked_test, resolve
 from fl_simulation.ahead import Ahead, Forecast, Order, Ready
 from fl_simulation.answers import Trained, one_by_one, together
 from fl_simulation.evaluation import Evaluations
@@ -99,13 +99,14 @@ class BatchedEngine:
         pool = self.pool(partitions)
         if not pool.wrong([0]):
             data, _ = pool.part([0], TRAIN)
+            self.choice.prepare(data)
             clients_at_once(self.trainer.model, data, self.settings, together=True)
 
     def test(self) -> Callable[[Arrays], Mapping[str, float]] | None:
         """Return the evaluation on the task's test set; None where it has none."""
         if self.task.load_test is None:
             return None
-        return TestSet(self.trainer, self.workers, self.task.load_test()).evaluate
+        return TestSet(self.trainer, self.workers, checked_test(self.task, self.trainer.model)).evaluate
 
     def sizes(self, messages: Sequence[Message]) -> list[int]:
         """Return how many examples each message's client would work on; 0 where that cannot be told."""

@@ -7,12 +7,12 @@ simulated without it, too. Whether it is on is settled when TensorFlow is first 
 import gc
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fl_common.settings import Settings
+from fl_common.streams import without_stderr
 
 SWITCH_SECONDS = 5e-4  # a worker that comes back from TensorFlow waits so long for a thread that runs Python
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
@@ -29,7 +29,7 @@ class TensorFlow:
         """Import TensorFlow with oneDNN, before anything else does; the environment may say otherwise."""
         chosen = ONEDNN not in os.environ and "tensorflow" not in sys.modules
         os.environ.setdefault(ONEDNN, "1")
-        with _without_stderr():  # it announces oneDNN there, twice, whatever the level of its log
+        with without_stderr():  # it announces oneDNN there, twice, whatever the level of its log
             import fl_common.lean  # noqa: F401
         return cls(chosen)
 
@@ -65,16 +65,3 @@ def settled() -> None:
     """Let Python's cycle collector leave alone what there is now: models, programs, data. They stay to the end."""
     gc.collect()
     gc.freeze()
-
-
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)

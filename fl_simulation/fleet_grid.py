@@ -5,7 +5,8 @@ those are trained whose replies the server will take, all together; the rest is 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -126,6 +127,19 @@ class FleetGrid(SimulatedGrid):
         yield from self.pull_messages(identities)
         yield from self.pull_messages(identities)  # none are left but late ones: this lets the time pass
         self.discard(identities)
+
+    def notes(self) -> dict[str, Any]:
+        """Return until when each node is at work, and the answers that are on their way."""
+        now = self.clock.now()
+        coming = [sent.notes() for sent in self._sent.values() if sent.arrival < inf and sent.expires > now]
+        return {"busy": [[node, until] for node, until in self._busy.items() if until > now], "coming": coming}
+
+    def restore(self, notes: Mapping[str, Any]) -> None:
+        """Go on where such notes were taken."""
+        self._busy = {int(node): float(until) for node, until in notes["busy"]}
+        coming = [Sent.of(each) for each in notes["coming"]]
+        self._sent = {sent.identity: sent for sent in coming}
+        self._numbers = count(1 + max((sent.number for sent in coming), default=0))
 
     def _plan(self, kind: str, messages: list[Message]) -> None:
         key = (KINDS.index(kind) if kind in KINDS else len(KINDS), round_of(messages[0]))

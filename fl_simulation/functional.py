@@ -33,10 +33,11 @@ class Carried:
 class Functional:
     """One model's step. The model's optimizer and metrics must be built; its own variables are never written.
 
-    seeds: the states of its layers' random generators.
+    seeds: the states of its layers' random generators. earlier: the variable that a schedule of the learning rate
+    counts from; it is the last of `slots`.
     """
 
-    def __init__(self, model: keras.Model, seeds: Sequence[Any]) -> None:
+    def __init__(self, model: keras.Model, seeds: Sequence[Any], earlier: Any) -> None:
         self.model = model
         optimizer = model.optimizer
         self.trainable = list(model.trainable_variables)
@@ -46,7 +47,7 @@ class Functional:
         # The step count and the learning rate are the same for every client that still trains.
         common = {id(optimizer.iterations), id(optimizer._learning_rate)}
         self.common = [each for each in optimizer.variables if id(each) in common]
-        self.slots = [each for each in optimizer.variables if id(each) not in common]
+        self.slots = [*(each for each in optimizer.variables if id(each) not in common), earlier]
         self.metrics = list(model.metrics_variables)
         self._keys = {id(each): optimizer._var_key(each) for each in self.trainable}
 
@@ -70,22 +71,32 @@ class Functional:
         common: the optimizer's step count and learning rate. anchors: FedProx's, with mu. examples: true ones, scalar.
         """
         x, y, weights, present = batch
-        with tf.GradientTape() as tape:
-            for each in carried.trainable:
-                tape.watch(each)
-            with self._scope(carried, fixed) as scope:
-                y_pred = self.model(x, training=True) if self.model._call_has_training_arg else self.model(x)
-                loss = self.model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weights, training=True)
-        seeds = [scope.get_current_value(each) for each in self.seeds]
-        gradients = [_dense(each) for each in tape.gradient(loss, carried.trainable)]
+        gradients, loss, y_pred, seeds = self.differentiated(carried, fixed, (x, y, weights))
         if anchors is not None:
             gradients = [
                 None if gradient is None else gradient + tf.cast(mu, value.dtype) * (value - anchor)
                 for gradient, value, anchor in zip(gradients, carried.trainable, anchors, strict=True)
             ]
         trainable, slots = self._apply(gradients, carried, common)
-        metrics = self._metrics(carried.metrics, loss, examples, y, y_pred, weights, present)
+        metrics = self.measured(carried.metrics, loss, examples, y, y_pred, present)
         return Carried(trainable, slots, seeds, metrics)
+
+    def differentiated(
+        self, carried: Carried, fixed: Sequence[Any], batch: tuple[Any, Any, Any]
+    ) -> tuple[list[Any], Any, Any, list[Any]]:
+        """Return the loss's gradients, the loss, the model's output and the seeds after it.
+
+        batch: x, y, weights of the loss [batch], None for none.
+        """
+        x, y, weights = batch
+        with tf.GradientTape() as tape:
+            for each in carried.trainable:
+                tape.watch(each)
+            with self._scope(carried, fixed) as scope:
+                y_pred = self.model(x, training=True) if self.model._call_has_training_arg else self.model(x)
+                loss = self.model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weights, training=True)
+        gradients = [_dense(each) for each in tape.gradient(loss, carried.trainable)]
+        return gradients, loss, y_pred, [scope.get_current_value(each) for each in self.seeds]
 
     def advanced(self, common: Sequence[Any]) -> list[Any]:
         """Return the optimizer's step count and learning rate after a step."""
@@ -137,9 +148,8 @@ class Functional:
             for name in replaced:
                 object.__delattr__(optimizer, name)
 
-    def _metrics(
-        self, values: Sequence[Any], loss: Any, examples: Any, y: Any, y_pred: Any, weights: Any, present: Any
-    ) -> list[Any]:
+    def measured(self, values: Sequence[Any], loss: Any, examples: Any, y: Any, y_pred: Any, present: Any) -> list[Any]:
+        """Return the values of the metrics' variables after a step, from those before it. present: None for all."""
         model = self.model
         with StatelessScope(state_mapping=list(zip(self.metrics, values, strict=True))) as scope:
             model._loss_tracker.update_state(loss, sample_weight=examples)

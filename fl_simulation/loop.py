@@ -57,6 +57,7 @@ class Loop:
             cohort.epochs,
             cohort.batch_size,
             mu,
+            self._trainer.before(cohort.round) * cohort.steps,
             data,
             worker=worker,
         )
@@ -83,6 +84,7 @@ class Loop:
             epochs: Tensor,
             batch_size: Tensor,
             mu: Tensor,
+            earlier: Tensor,
             data: Any,
         ) -> Any:
             self.traces += 1
@@ -94,7 +96,7 @@ class Loop:
                 stop = start + epochs * examples[client]
                 plan = tf.reshape(rows[start:stop], [epochs, examples[client]])
                 trained, metrics = self._epochs.trace(
-                    weights, seeds[client], plan, batch_size, mu, data, proximal=proximal
+                    weights, seeds[client], plan, batch_size, mu, earlier[client], data, proximal=proximal
                 )
                 good = _finite(trained)
                 kept = _added(kept, trained, shares[client], good) if mean else _written(kept, client, trained)
@@ -119,6 +121,7 @@ class Loop:
                 tf.TensorSpec((), tf.int32),
                 tf.TensorSpec((), tf.int32),
                 tf.TensorSpec((), tf.float32),
+                tf.TensorSpec((None,), tf.int64),
                 specs(data),
             ),
         )

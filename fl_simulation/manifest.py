@@ -2,9 +2,11 @@
 
 import importlib
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,15 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, settings_.Sca
     for key, value in table.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def find_in(app: App) -> None:
+    """Put an app's folder on the import path: last, so that it hides no library; first where its app is installed."""
+    folder = str(app.folder)
+    packages = {path.partition(".")[0].partition(":")[0] for path in (app.serverapp, app.clientapp)}
+    elsewhere = [each for each in sys.path if Path(each).resolve() != app.folder]
+    installed = any(PathFinder.find_spec(package, elsewhere) is not None for package in packages)
+    sys.path.insert(0 if installed else len(sys.path), folder)
 
 
 def load(path: str, kind: type[Any]) -> Any:

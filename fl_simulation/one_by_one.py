@@ -32,7 +32,10 @@ class OneByOne:
         results = []
         for place, client in enumerate(cohort.clients):
             mine = pick(data, np.sort(cohort.plan(place)[0]))
-            results.append(self._trainer.train(before, mine, round=cohort.round, client=int(client), mu=mu))
+            held = cohort.held(int(client)) if self._trainer.task.callbacks else None
+            results.append(
+                self._trainer.train(before, mine, round=cohort.round, client=int(client), mu=mu, validation=held)
+            )
         finite = np.array([all(np.isfinite(value).all() for value in _floats(each.arrays)) for each in results])
         metrics = {name: np.array([each.metrics[name] for each in results]) for name in results[0].metrics}
         arrays = {name: np.stack([each.arrays[name] for each in results]) for name in before}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_client.training import LocalTrainer
+from fl_common.errors import DataError
 from fl_common.examples import Examples, count, leaves, mapped
 from fl_common.fit import check_fit
 from fl_common.lean import keras, tf
@@ -164,6 +165,12 @@ def _tensor(array: NDArray[Any]) -> Any:
 
 
 def _joined(parts: Sequence[Examples]) -> Examples:
+    for column in zip(*(list(leaves(part)) for part in parts), strict=True):
+        if len(shapes := {array.shape[1:] for array in column}) > 1:
+            raise DataError(
+                f"the clients' examples have unlike shapes, {' and '.join(map(str, sorted(shapes)))}, but a simulation "
+                "holds them in one array. Fill all up to one length, for example with .padded_batch(n, padded_shapes)."
+            )
     columns = zip(*(list(leaves(part)) for part in parts), strict=True)
     whole: Examples = _filled(parts[0], iter([np.concatenate(column) for column in columns]))
     return whole

@@ -1,4 +1,7 @@
-"""The server's evaluation on the whole test set, divided over workers: each adds up a part of its batches."""
+"""The server's evaluation on the whole test set, divided over workers: each adds up a part of its batches.
+
+The batches are those of the deployed server, since a loss may look across the examples of one.
+"""
 
 from typing import Any
 
@@ -6,18 +9,15 @@ import numpy as np
 
 from fl_client.training import LocalTrainer
 from fl_common.arrays import Arrays
-from fl_common.evaluation import Evaluator, build_metrics
+from fl_common.evaluation import BATCH, Evaluator, build_metrics
 from fl_common.examples import Examples, count
 from fl_common.lean import keras, tf
 from fl_common.tensors import as_metrics, in_order, specs
 from fl_simulation.evaluation import plain
-from fl_simulation.memory import activations
 from fl_simulation.pool import resident
 from fl_simulation.program import Program
 from fl_simulation.workers import Workers
 
-BYTES = 1 << 26  # of a batch's activations
-LARGEST = 1024
 # Metrics whose variables are sums over the examples, so that those of parts can be added.
 SUMS = (keras.metrics.Mean, keras.metrics.Sum)
 
@@ -38,7 +38,6 @@ class TestSet:
         self._examples = examples
         self._program: Program | None = None
         self._results: Any = None
-        self._batch = LARGEST
         self._data: Any = None
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
@@ -48,8 +47,8 @@ class TestSet:
         if self._program is None:
             return self._evaluator().evaluate(arrays, self._examples)
         weights = [tf.convert_to_tensor(each) for each in in_order(arrays, self._names, self._model)]
-        program, batch = self._program, self._batch
-        cuts = np.linspace(0, -(-self._count // batch), self._workers.count + 1).astype(int) * batch
+        program = self._program
+        cuts = np.linspace(0, -(-self._count // BATCH), self._workers.count + 1).astype(int) * BATCH
         parts = list(zip(cuts[:-1], np.minimum(cuts[1:], self._count), strict=True))
         sums = self._workers.map(lambda worker, part: program(weights, *part, self._data, worker=worker), parts)
         return as_metrics({name: value.numpy() for name, value in self._results(sums).items()})
@@ -63,7 +62,6 @@ class TestSet:
         self._data = resident(self._examples)
         build_metrics(self._model, self._data)
         if all(isinstance(metric, SUMS) and _of_keras(metric) for metric in flat(self._model.metrics)):
-            self._batch = int(min(LARGEST, max(1, BYTES // max(1, activations(self._model)))))
             self._results = self._traced_results()
             self._program = self._traced()
 
@@ -76,7 +74,7 @@ class TestSet:
             model.reset_metrics()
 
             def step(at: Tensor) -> Any:
-                after = tf.minimum(at + self._batch, stop)
+                after = tf.minimum(at + BATCH, stop)
                 model.test_step(tf.nest.map_structure(lambda tensor: tensor[at:after], data))
                 return (after,)
 

@@ -3,7 +3,9 @@
 Clients of like size are trained together; each group is divided over the workers.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ class Vectorized:
         register()
         self.traces = 0
         self._model = trainer.model
+        self._before = trainer.before
         self._slots = trainer.slots
         self._randomness = trainer.randomness
         self._names = trainer.names
@@ -86,6 +89,7 @@ class Vectorized:
             steps.fresh,
             steps.active,
             cohort.examples[steps.order].astype(np.float64),
+            self._before(cohort.round) * cohort.steps[steps.order],
             mu,
             data,
         )
@@ -131,8 +135,11 @@ class Vectorized:
         if key not in self._programs:
             self._randomness.install()
             build_metrics(self._model, data)
-            self._functional = self._functional or Functional(self._model, self._randomness.states()[1:])
-            self._programs[key] = self._traced(self._functional, data, proximal, mean, shape)
+            self._functional = self._functional or Functional(
+                self._model, self._randomness.states()[1:], self._slots.earlier
+            )
+            with without_tracebacks():
+                self._programs[key] = self._traced(self._functional, data, proximal, mean, shape)
         return self._programs[key]
 
     def _traced(self, functional: Functional, data: Any, proximal: bool, mean: bool, shape: Shape) -> Program:
@@ -144,6 +151,7 @@ class Vectorized:
             fresh: Tensor,
             active: Tensor,
             examples: Tensor,
+            earlier: Tensor,
             mu: Tensor,
             data: Any,
         ) -> Any:
@@ -152,7 +160,7 @@ class Vectorized:
             anchors = [values[id(each)] for each in functional.trainable]
             fixed = [values[id(each)] for each in functional.fixed]
             stepping = Stepping(functional, fixed, anchors if proximal else None, mu, data)
-            carried = self._begin(functional, anchors, seeds)
+            carried = self._begin(functional, anchors, seeds, earlier)
             carried = stepping.run(carried, self._common(functional), rows, sizes, fresh, active)
             metrics = tf.vectorized_map(functional.results, carried.metrics, warn=False)
             finite = _finite(carried.trainable)
@@ -170,24 +178,40 @@ class Vectorized:
                 tf.TensorSpec((None, clients), tf.bool),
                 tf.TensorSpec((None,), tf.int32),
                 tf.TensorSpec((clients,), tf.float64),
+                tf.TensorSpec((clients,), tf.int64),
                 tf.TensorSpec((), tf.float32),
                 specs(data),
             ),
         )
 
-    def _begin(self, functional: Functional, trainable: list[Tensor], seeds: Tensor) -> Carried:
+    def _begin(self, functional: Functional, trainable: list[Tensor], seeds: Tensor, earlier: Tensor) -> Carried:
         clients = seeds.shape[0] or tf.shape(seeds)[0]
-        slots = [tf.constant(self._slots.initial(each)) for each in functional.slots]
+        slots = [tf.constant(self._slots.initial(each)) for each in functional.slots[:-1]]
         metrics = [tf.zeros(each.shape, each.dtype) for each in functional.metrics]
         return Carried(
             [_repeated(value, clients) for value in trainable],
-            [_repeated(value, clients) for value in slots],
+            [*(_repeated(value, clients) for value in slots), earlier],
             tf.unstack(seeds, axis=1),
             [_repeated(value, clients) for value in metrics],
         )
 
     def _common(self, functional: Functional) -> list[Tensor]:
         return [tf.constant(self._slots.initial(each)) for each in functional.common]
+
+
+@contextmanager
+def without_tracebacks() -> Iterator[None]:
+    """Keep TensorFlow's vectoriser from logging the stacks of what it cannot convert: the error says it, and is told.
+
+    Another way trains the model then.
+    """
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _repeated(value: Tensor, clients: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ import numpy as np
 from fl_client.training import LocalTrainer
 from fl_common.errors import TaskError
 from fl_common.evaluation import build_metrics
+from fl_common.examples import count
 from fl_simulation.choice import raced, refusals
 from fl_simulation.loop import Loop
 from fl_simulation.one_by_one import OneByOne
+from fl_simulation.padding import PADDED, looks_across
 from fl_simulation.vectorized import Vectorized
 from fl_simulation.work import Cohort, Outcome, Way
 from fl_simulation.workers import Workers
@@ -46,6 +48,7 @@ class Choice:
         self._announce = announce
         self._prepared = False
         self._settled = False
+        self._tried = 0  # examples that a padded step was tried on
         self._reasons: dict[str, str] = {}
         self._left: list[str] = []
         self._ways: dict[str, Way] = {}
@@ -57,12 +60,19 @@ class Choice:
         return self._left[0]
 
     def prepare(self, data: Any) -> None:
-        """Build the model's loss and metrics on the data's shapes, once; only then are all reasons known."""
+        """Build the model's loss and metrics on the data's shapes, once; only then are all reasons known.
+
+        What looks across the examples of a step is found by trying, again where the trial before had few examples.
+        """
         if not self._prepared:
             self._trainer.randomness.begin(round=0, client=0, tensorflow=False)
             build_metrics(self._trainer.model, data)
             self._look()
             self._prepared = True
+        if self.name == Vectorized.name and self._tried < min(PADDED, count(data)):
+            self._tried = count(data)
+            if reason := looks_across(self._trainer, data):
+                self._refuse(reason)
 
     def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train the cohort as `Way.train` does, settling for a way the first time."""
@@ -94,6 +104,12 @@ class Choice:
         else:
             self._left = [name for name in WAYS if name not in self._reasons]
 
+    def _refuse(self, reason: str) -> None:
+        if self._wanted != "auto":
+            raise TaskError(self._refusal(reason))
+        self._give_up(reason)
+        self._settled = False
+
     def _refusal(self, reason: str) -> str:
         return f"engine={self._wanted} cannot train this model: {reason}. Set it with --set engine=auto"
 
@@ -118,7 +134,7 @@ class Choice:
             self._give_up(f"one after the other is faster for this model ({_told(seconds)})")
 
     def _give_up(self, reason: str) -> None:
-        log.warning("engine %s is given up: %s", self.name, reason)
+        log.info("engine %s is given up: %s", self.name, reason)
         self._reasons[self._left.pop(0)] = reason
 
     def _why(self) -> str:

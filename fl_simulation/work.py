@@ -1,7 +1,7 @@
 """What a cohort does in a round, and what comes of it: between the messages and the ways of training."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fl_common.arrays import Arrays
 from fl_common.batches import shuffled
+from fl_common.examples import Examples
 
 Places = NDArray[np.intp]  # of clients in a cohort
 
@@ -19,7 +20,8 @@ class Cohort:
     """Clients that train from one model in one round.
 
     rows: rows of the resident data in the order in which they are taken: each client's epochs in turn, int32
-    [sum of examples * epochs]. examples: each client's number of them, int64 [clients].
+    [sum of examples * epochs]. examples: each client's number of them, int64 [clients]. held: gives a client's
+    validation part, by its number.
     """
 
     round: int
@@ -28,6 +30,7 @@ class Cohort:
     examples: NDArray[np.int64]
     epochs: int
     batch_size: int
+    held: Callable[[int], Examples | None] = lambda client: None
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -49,7 +52,7 @@ class Cohort:
     def part(self, places: Places) -> "Cohort":
         """Return the clients at these places as a cohort of their own."""
         rows = np.concatenate([self.rows[self.starts[place] : self.starts[place + 1]] for place in places])
-        return Cohort(self.round, self.clients[places], rows, self.examples[places], self.epochs, self.batch_size)
+        return replace(self, clients=self.clients[places], rows=rows, examples=self.examples[places])
 
     @classmethod
     def of(
@@ -61,11 +64,12 @@ class Cohort:
         batch_size: int,
         epochs: int,
         seed: int,
+        held: Callable[[int], Examples | None] = lambda client: None,
     ) -> "Cohort":
         """Return the cohort whose clients hold these rows of the resident data, by the batch plan that all follow."""
         ordered = shuffled(rows, clients, epochs, seed=seed, round=round)
         examples = np.array([len(mine) for mine in rows], np.int64)
-        return cls(round, np.asarray(clients, np.int64), ordered, examples, epochs, batch_size)
+        return cls(round, np.asarray(clients, np.int64), ordered, examples, epochs, batch_size, held)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ class WeightedMean:
 
     Sums are float64 and updated in place, in blocks that stay in cache, on up to eight threads: NumPy, and for models
     of a million elements numba's kernels, release the interpreter's lock; the bits are the same. Memory: two copies of
-    a float32 model, whatever the number of updates. It is kept from round to round, because a first fold into fresh
-    memory takes half as long again as one into memory in use.
+    a float32 model, whatever the number of updates. It may be kept from round to round: a first fold into fresh memory
+    takes half as long again as one into memory in use.
     """
 
     def __init__(self, like: Mapping[str, NDArray[Any]], *, threads: int | None = None) -> None:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from fl_common.arrays import Arrays, Signature, decode, encode
+from fl_common.arrays import Arrays, Signature, decode, encode, nbytes
 from fl_common.errors import RejectedReply, StrategyError
 from fl_common.together import members_of
 from strategies.aggregation import InOrder, WeightedMean
@@ -20,6 +20,7 @@ from strategies.replies import MAX_EXAMPLES, Reply, admit, mean_metrics
 log = getLogger(__name__)
 
 UNASKED = 2**63  # the slot of a node that was not asked: its reply is folded last
+KEPT_BYTES = 64 << 20  # of a larger model the sums, which take twice as much, are not kept between rounds
 
 Draw = Callable[[Sequence[int], int, np.random.Generator], list[int]]
 
@@ -136,7 +137,10 @@ class FedAvg(Strategy):
             del reply
         if not metrics:
             return None, None
-        return encode(self.step(self._current, fold.result(self._current))), mean_metrics(metrics)
+        result = encode(self.step(self._current, fold.result(self._current)))
+        if nbytes(self._current.values()) > KEPT_BYTES:
+            self._mean = None
+        return result, mean_metrics(metrics)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the mean of the metrics, weighted by examples; None where no client had any."""

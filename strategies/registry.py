@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
-from fl_common.errors import StrategyError
+from fl_common import modules
+from fl_common.errors import StrategyError, TaskError
 from fl_common.settings import Settings
 from strategies.bulyan import Bulyan
 from strategies.centered_clipping import CenteredClipping
@@ -53,7 +55,7 @@ def make(settings: Settings) -> Strategy:
     own = settings.strategy_arguments()
     for name in own:
         if name not in taken:
-            raise StrategyError(f"{settings.strategy} takes no argument {name!r}. {_near(name, taken)}")
+            raise StrategyError(f"{settings.strategy} takes no argument {name!r}. {_takes(name, taken)}")
     try:
         return kind(**({name: value for name, value in known.items() if name in taken} | own))
     except Exception as error:  # a user's own constructor may raise anything
@@ -70,21 +72,41 @@ def find(name: str) -> type[Strategy]:
     """Return the class called `name`, one of BUILT_IN or `module:Class`."""
     if name in BUILT_IN:
         return BUILT_IN[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        hint = _near(name, BUILT_IN)
-        raise StrategyError(f"unknown strategy {name!r}. {hint} Any other by its import path, module:Class.")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), attribute)
-    except Exception as error:  # importing a user's module may raise anything
-        raise StrategyError(f"strategy {name!r} does not import: {type(error).__name__}: {error}") from error
+    found = _imported(name)
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise StrategyError(f"{name} must be a subclass of flwr.serverapp.strategy.Strategy; got {found!r}")
     if inspect.isabstract(found):
         raise StrategyError(f"{name} is abstract; name a class that has {_list(found.__abstractmethods__)}")
     return found
+
+
+def file_of(name: str) -> str:
+    """Return the path of the Python file that `./my.py:Class` names; "" for any other name."""
+    module, colon, _ = name.rpartition(":")
+    return module if colon and modules.is_path(module) else ""
+
+
+def _imported(name: str) -> Any:
+    module, colon, attribute = name.rpartition(":")
+    if not colon:
+        others = "Any other by its import path, module:Class, or its file, ./my.py:Class."
+        raise StrategyError(f"unknown strategy {name!r}. {_near(name, BUILT_IN)} {others}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = modules.load(module, "strategy") if file_of(name) else import_module(module)
+    except TaskError as error:
+        raise StrategyError(str(error)) from error
+    except Exception as error:  # importing a user's module may raise anything
+        detail = f"{type(error).__name__}: {error}"
+        raise StrategyError(f"strategy {name!r} does not import: {detail} ({modules.place(error, module)})") from error
+    if not hasattr(found, attribute):
+        raise StrategyError(f"strategy {name!r}: {module} has no {attribute!r}. {_near(attribute, _strategies(found))}")
+    return getattr(found, attribute)
+
+
+def _strategies(module: ModuleType) -> dict[str, Any]:
+    return {key: each for key, each in vars(module).items() if isinstance(each, type) and issubclass(each, Strategy)}
 
 
 def parameters(kind: type[Strategy]) -> dict[str, inspect.Parameter]:
@@ -141,6 +163,12 @@ def _flowers(settings: Settings) -> dict[str, Any]:
 def chosen_for(settings: Settings) -> bool:
     """Say whether a strategy that is not ours sees, and so asks, only the clients that were chosen for it."""
     return settings.selection != "random" or settings.over_selection > 1
+
+
+def _takes(name: str, taken: Mapping[str, Any]) -> str:
+    """Return what a strategy takes, for one who named an argument that it does not take."""
+    near = difflib.get_close_matches(name, taken, n=1, cutoff=0.5)
+    return (f"Did you mean {near[0]}? " if near else "") + f"It takes: {_list(taken)}."
 
 
 def _near(name: str, known: Mapping[str, Any]) -> str:

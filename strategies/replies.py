@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import fsum, isfinite
+from math import fsum
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from fl_common.arrays import Arrays, Signature, check_finite, decode_record
 from fl_common.errors import RejectedReply
+from fl_common.text import clean
 
 WEIGHT = "num-examples"
 MAX_EXAMPLES = 10_000_000
+MOST_METRICS, LONGEST_NAME = 1000, 200  # of one reply: a model of many outputs has some hundred
+LARGEST = 3.4028234663852886e38  # of float32: what is beyond it is infinite to every model and dashboard
 REASONS = ("error", "empty", "malformed", "name", "shape", "dtype", "not-finite", "weight", "metrics")
 
 
@@ -68,10 +71,14 @@ def _metrics(content: RecordDict) -> dict[str, float]:
         raise RejectedReply("empty", "expected one record of metrics; got none")
     if len(records) > 1:
         raise RejectedReply("malformed", f"expected one record of metrics; got {len(records)}")
+    if len(records[0]) > MOST_METRICS:
+        raise RejectedReply("metrics", f"expected at most {MOST_METRICS} metrics; got {len(records[0])}")
     return {name: _number(name, value) for name, value in records[0].items()}
 
 
 def _number(name: str, value: object) -> float:
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise RejectedReply("metrics", f"expected the name of a metric; got {clean(name, most=LONGEST_NAME)}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RejectedReply("metrics", f"{name}: expected a number; got {type(value).__name__}")
     try:
@@ -92,14 +99,14 @@ def _weight(metrics: Mapping[str, float], max_examples: int, *, zero: bool) -> f
 def mean_metrics(replies: Iterable[tuple[float, Mapping[str, float]]]) -> MetricRecord:
     """Return the weighted mean of every metric that all replies hold. `replies` are (weight, metrics).
 
-    Sums are exact (math.fsum), so the order of replies does not show. A client's NaN or infinity is left out of that
-    metric's mean; a metric that is finite nowhere is left out altogether.
+    Sums are exact (math.fsum), so the order of replies does not show. A client's NaN, infinity or number beyond float32
+    is left out of that metric's mean; a metric that is finite nowhere is left out altogether.
     """
     pairs = list(replies)
     common = [name for name in (pairs[0][1] if pairs else ()) if all(name in metrics for _, metrics in pairs)]
     means = MetricRecord()
     for name in common:
-        terms = [(weight, metrics[name]) for weight, metrics in pairs if isfinite(metrics[name])]
+        terms = [(weight, metrics[name]) for weight, metrics in pairs if abs(metrics[name]) <= LARGEST]  # no NaN is
         if total := fsum(weight for weight, _ in terms):
             means[name] = fsum(weight * value / total for weight, value in terms)
     return means

@@ -26,14 +26,22 @@ USE_INTERNALS = {
     "fl_server/gate.py",
     "fl_server/credential.py",
     "fl_server/keeper.py",
+    "fl_server/half_open.py",
     "fl_server/liveness.py",
+    "fl_server/departures.py",
     "fl_server/beats.py",
     "fl_server/polls.py",
     "fl_server/pulling.py",
+    "fl_server/pushing.py",
+    "fl_server/bounds.py",
+    "fl_server/arrays_of_chunks.py",
     "fl_server/reception.py",
     "fl_server/withdrawal.py",
     "fl_server/control.py",
     "fl_server/bundle.py",
+    "fl_server/installation.py",
+    "fl_server/run_names.py",
+    "fl_server/stamps.py",
 }
 ONLY_LEAN = "fl_common/lean.py"
 PFOR = "fl_simulation/rules.py"  # teaches tf.vectorized_map an operation: TensorFlow has no public name for that

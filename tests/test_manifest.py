@@ -103,17 +103,6 @@ def test_the_bundle_holds_the_four_packages_as_they_are():
     assert settings == Settings()
 
 
-def test_a_task_file_travels_in_the_bundle_and_is_named_there(tmp_path):
-    task = tmp_path / "my_own.py"
-    task.write_text("def build_model(): ...\n")
-    content, _, settings = bundle.build(Settings(task=str(task)))
-    files = files_of(content)
-    added = {name for name in files if name.endswith(".py")} - set(packages_on_disk())
-    assert added == {"fl_user_task/__init__.py", "fl_user_task/my_own.py"}
-    assert files["fl_user_task/my_own.py"] == task.read_bytes()
-    assert settings.task == "fl_user_task.my_own"
-
-
 def test_the_same_settings_make_the_same_bundle():
     assert bundle.build(Settings())[1] == bundle.build(Settings(rounds=3))[1]
 

@@ -33,11 +33,15 @@ def read_binary(folder: Path) -> tuple[Examples, Examples]:
 def _batches(paths: list[Path], folder: Path) -> Examples:
     """A record is a label and the red, green and blue planes."""
     if not paths:
-        raise DataError(f"data_dir {folder} has no data_batch_1.bin to data_batch_5.bin.")
+        raise DataError("data_dir {folder} has no data_batch_1.bin to data_batch_5.bin.", folder=folder)
     contents = [np.fromfile(path, np.uint8) for path in paths]
     for path, content in zip(paths, contents, strict=True):
         if len(content) % RECORD:
-            raise DataError(f"{path} must hold records of {RECORD} bytes; it has {len(content)}. Fetch it again.")
+            raise DataError(
+                f"{{path}} must hold records of {RECORD} bytes; it has {{size}}. Fetch it again.",
+                path=path,
+                size=len(content),
+            )
     records = np.concatenate(contents).reshape(-1, RECORD)
     pictures = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(pictures), records[:, 0].astype(np.int64)

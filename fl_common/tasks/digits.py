@@ -45,5 +45,5 @@ def _path() -> Path:
     spec = find_spec("sklearn")
     path = Path(spec.origin).parent / "datasets/data" / FILE if spec and spec.origin else IN_IMAGE
     if not path.exists():
-        raise DataError(f"the digits come with scikit-learn, which must be installed; looked for {path}.")
+        raise DataError("the digits come with scikit-learn, which must be installed; looked for {path}.", path=path)
     return path

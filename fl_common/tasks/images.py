@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fl_common.cache import locked
-from fl_common.errors import DataError
+from fl_common.errors import DataError, Shown
 from fl_common.examples import Examples
 from fl_common.settings import Settings
 from fl_common.task import Task
@@ -46,8 +46,11 @@ def download(name: str) -> tuple[Examples, Examples]:
             train, test = dataset.load_data()
     except Exception as error:  # noqa: BLE001  Keras raises a bare Exception
         raise DataError(
-            f"{name} could not be fetched: {error}. "
-            "Where there is no network, give a folder that holds its files with --set data_dir=..."
+            "{name} could not be fetched: {error}. "
+            "Where there is no network, give a folder that holds its files with --set data_dir=... and, to a client of "
+            "its own, with --data-dir.",
+            name=Shown(name),
+            error=error,
         ) from None
     return _labelled(*train), _labelled(*test)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fl_common.errors import TaskError
+from fl_common.errors import Shown, TaskError
 
 if TYPE_CHECKING:
     from fl_common.lean import keras
@@ -35,7 +35,9 @@ def builder(
     if name not in LAYERS:
         near = difflib.get_close_matches(name, LAYERS, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(LAYERS)}."
-        raise TaskError(f"unknown model {name!r}. {hint} Set it with --set model=...")
+        raise TaskError(
+            "unknown model {name!r}. {hint} Set it with --set model=...", name=Shown(name), hint=Shown(hint)
+        )
     return partial(_compiled, name, shape, classes, image or shape, scale, learning_rate or LEARNING_RATE)
 
 

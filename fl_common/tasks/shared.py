@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from fl_common.errors import DataError
+from fl_common.errors import DataError, Shown
 from fl_common.examples import Examples, hold_out, hold_out_rows, take
 from fl_common.partitions import partition_indices, split
 from fl_common.settings import Settings
@@ -20,8 +20,9 @@ def shared_task(
     """Return a task whose partitions are `settings.partitioning` of load_train(), each with its own validation part."""
     if settings.partitioning == "natural":
         raise DataError(
-            f"partitioning=natural needs a column of ids, which task {name} does not have. "
-            "Choose iid, dirichlet, shards or power_law, or a task of your own that passes ids to partition_indices."
+            "partitioning=natural needs a column of ids, which task {name} does not have. "
+            "Choose iid, dirichlet, shards or power_law, or a task of your own that passes ids to partition_indices.",
+            name=Shown(name),
         )
 
     def load_partition(partition: int, partitions: int) -> tuple[Examples, Examples]:

@@ -8,7 +8,7 @@ class Observer(Protocol):
     """Takes the events of one run, as docs/reference/events.md describes them."""
 
     def on_event(self, event: Mapping[str, Any]) -> None:
-        """Take one event. An error must not pass for the run's own: raise ParterreError, or nothing."""
+        """Take one event. What it raises ends this observer, and never the run (guarded.py)."""
 
     def close(self) -> None:
         """Finish what was begun; called once, also when the run failed."""

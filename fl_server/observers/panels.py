@@ -1,6 +1,8 @@
 """The panels of a run's picture: a measure with its spread over the clients; seconds, bytes and fleet time a round."""
 
+import zlib
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from fl_server.events import Event
@@ -8,15 +10,33 @@ from fl_server.events import Event
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GREEN, BLUE, ROSE, OCHRE, GREY = "#2f7d4f", "#3b6ea8", "#c2476a", "#d9983a", "#8a8f98"
+LOSS, ACCURACY, OTHERS = (
+    "#c2476a",
+    "#2f7d4f",
+    ("#7a5ba6", "#2f8585", "#9a6b2f", "#5a5f9e", "#6b7d2f"),
+)  # of the model's metrics
+UP, DOWN, MARK, GREY = "#d9983a", "#8f6526", "#b3261e", "#8a8f98"
 NEGLIGIBLE = 0.01  # share of a round
-PHASES = {"train": GREEN, "evaluate": BLUE, "aggregate": OCHRE, "commit": ROSE, "other": "#d5d8dc"}
+PHASES = {"train": "#1f4e79", "evaluate": "#5b8fc0", "aggregate": "#9fc3e3", "commit": "#6b7c8c", "other": "#d5d8dc"}
+TELLING = 10  # examples of the usual client from which on the spread of its metrics says something
+LONGEST_NAME = 28  # characters of a title beside its legend
+STEEP = 20.0  # a loss that falls by more than this factor is drawn on a logarithmic axis
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Return the colour of each metric: the same for a metric wherever it is drawn, as far as two can be told apart."""
+    found = {name: colour for name, colour in (("loss", LOSS), ("accuracy", ACCURACY)) if name in names}
+    for name in sorted(set(names) - set(found)):
+        first = zlib.crc32(name.encode()) % len(OTHERS)
+        ordered = [*OTHERS[first:], *OTHERS[:first]]
+        found[name] = next((each for each in ordered if each not in found.values()), ordered[0])
+    return found
 
 
 def measure(axes: "Axes", rounds: list[Event], key: str, colour: str) -> None:
-    """A line of the global model's measure; behind it the spread over the clients, quartiles darker than the range."""
-    axes.set_title(key.capitalize())
-    points = [(event["round"], event[key]) for event in rounds if event.get(key) is not None]
+    """A line of the global model's metric; behind it the spread over the clients, quartiles darker than the range."""
+    axes.set_title(_short(key))
+    points = [(event["round"], value) for event in rounds if (value := _value(event, key)) is not None]
     if not points:
         _empty(axes, f"this run has no {key}")
         return
@@ -29,17 +49,44 @@ def measure(axes: "Axes", rounds: list[Event], key: str, colour: str) -> None:
     where = {"test": "test set", "clients": "mean of clients"}.get(rounds[-1].get("evaluated_on", ""), "model")
     axes.plot(x, y, color=colour, linewidth=2.2, solid_capstyle="round", label=where)
     axes.plot(x[-1], y[-1], marker="o", color=colour, markersize=6.5, markeredgecolor="white", markeredgewidth=1.2)
-    _label_last(axes, x[-1], y[-1], 10 if key == "loss" else -16, colour)
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper right" if key == "loss" else "lower right")
-    highest = max([*y, *(row[-1] for row in spread)])
-    axes.set_ylim(bottom=0, top=1.0 if key == "accuracy" else highest * 1.06 or 1.0)
+    _limit(axes, key, list(y), spread)
+    _label_last(axes, x[-1], y[-1], colour)
+    _legend(axes)
 
 
-def _label_last(axes: "Axes", x: float, y: float, above: float, colour: str) -> None:
-    axes.annotate(
-        f"{y:.3f}", (x, y), (4, above), textcoords="offset points", ha="right", color=colour, fontweight="bold"
-    )
+def _short(name: str) -> str:
+    """Return a metric's name as a title: as it was compiled, in its middle cut where it is long."""
+    if name in ("loss", "accuracy"):
+        return name.capitalize()
+    return name if len(name) <= LONGEST_NAME else f"{name[:12]}…{name[-15:]}"
+
+
+def _value(event: Event, key: str) -> float | None:
+    value = event.get(key) if key in ("loss", "accuracy") else (event.get("metrics") or {}).get(key)
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+
+
+def _limit(axes: "Axes", key: str, values: list[float], spread: list[tuple[float, ...]]) -> None:
+    """Accuracies stand between 0 and 1; a loss that falls far on a logarithmic axis, so that late progress shows."""
+    everything = [*values, *(number for row in spread for number in row[1:])]
+    if key == "accuracy":
+        axes.set_ylim(bottom=0, top=1.0)
+    elif key == "loss" and min(everything) > 0 and max(values) > STEEP * min(values):
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=min(everything) * 0.8, top=max(everything) * 1.25)
+    elif min(everything) >= 0:
+        axes.set_ylim(bottom=0, top=max(everything) * 1.06 or 1.0)
+    else:
+        room = 0.12 * (max(everything) - min(everything) or 1.0)
+        axes.set_ylim(bottom=min(everything) - room, top=max(everything) + room)
+
+
+def _label_last(axes: "Axes", x: float, y: float, colour: str) -> None:
+    """Write the last value where there is room: under a point in the upper half of the panel, else over it."""
+    height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]
+    above = 14 if height < 0.5 else -18
+    text = f"{y:.3f}" if 1e-3 <= abs(y) < 1000 or y == 0 else f"{y:.2g}"
+    axes.annotate(text, (x, y), (4, above), textcoords="offset points", ha="right", color=colour, fontweight="bold")
 
 
 def _visible(spread: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
@@ -48,7 +95,12 @@ def _visible(spread: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
 
 
 def _spread(rounds: list[Event], key: str) -> list[tuple[float, ...]]:
-    spreads = [(event["round"], (event.get("spread") or {}).get(key)) for event in rounds]
+    """Return (round, minimum, quartiles, maximum); nothing of clients with a handful of examples each."""
+    spreads = [
+        (event["round"], (event.get("spread") or {}).get(key))
+        for event in rounds
+        if (event.get("spread_examples") or TELLING) >= TELLING
+    ]
     return [(number, *values) for number, values in spreads if values and None not in values]
 
 
@@ -98,9 +150,9 @@ def traffic(axes: "Axes", rounds: list[Event]) -> None:
     axes.set_title("Bytes")
     numbers = [event["round"] for event in rounds]
     up, down = ([float(event.get(key) or 0) for event in rounds] for key in ("bytes_up", "bytes_down"))
-    axes.bar(numbers, up, width=_width(rounds), color=OCHRE, linewidth=0, label="up, from clients")
+    axes.bar(numbers, up, width=_width(rounds), color=UP, linewidth=0, label="up")
     below = [-count for count in down]
-    axes.bar(numbers, below, width=_width(rounds), color=BLUE, linewidth=0, label="down, to clients")
+    axes.bar(numbers, below, width=_width(rounds), color=DOWN, linewidth=0, label="down")
     axes.axhline(0, color="#c4c8ce", linewidth=1)
     span = max(up) + max(down) or 1.0
     _rejected(axes, rounds, max(up) + 0.04 * span)
@@ -116,7 +168,7 @@ def _rejected(axes: "Axes", rounds: list[Event], top: float) -> None:
     axes.plot(
         [number for number, _ in marked],
         [top] * len(marked),
-        color=ROSE,
+        color=MARK,
         linestyle="",
         marker="v",
         markersize=7,
@@ -147,7 +199,7 @@ def over_fleet_time(axes: "Axes", rounds: list[Event]) -> None:
         _empty(axes, f"this run has no {key}")
         return
     x, y = zip(*points, strict=True)
-    axes.plot(x, y, color=GREEN if key == "accuracy" else ROSE, linewidth=2.2, solid_capstyle="round")
+    axes.plot(x, y, color=colours([key])[key], linewidth=2.2, solid_capstyle="round")
     axes.set_ylim(bottom=0, top=1.0 if key == "accuracy" else None)
     axes.set_xlim(left=0)
 

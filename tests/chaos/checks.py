@@ -3,8 +3,9 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,10 +13,12 @@ import psutil
 from fl_server import checkpoints
 from fl_server.runs import Run
 from tests.chaos.ledger import Ledger, digest
+from tests.chaos.member import REASONS
 from tests.integration.conftest import events
 
 ENDING_SECONDS = 30.0
 GROWTH = 1.10
+NEVER_CAME = ("late", "lost", "error")
 
 
 def rounds_are_there_once_and_in_order(run: Path, rounds: int) -> None:
@@ -45,6 +48,20 @@ def weights_are_the_mean_of_what_was_accepted(run: Path, folder: Path, rounds: i
             np.testing.assert_allclose(array, mean, rtol=0, atol=1e-6, err_msg=f"round {number}, {name}")
         before = digest(arrays)
     return count
+
+
+def lies_are_called_what_they_are(folder: Path, rejected: Iterable[Mapping[str, Any]]) -> int:
+    """What is said of a lie is what is wrong with it, or that it never came; return how many were recognised.
+
+    That none gets in is what the weights show. Whether one comes before its deadline depends on the machine.
+    """
+    told, recognised = Ledger(folder).lies(), 0
+    for event in rejected:
+        kinds = told.get((event["node"], event["round"]), ()) if event["phase"] == "train" else ()
+        if kinds and event["reason"] not in NEVER_CAME:
+            assert event["reason"] in {REASONS[kind] for kind in kinds}, event
+            recognised += 1
+    return recognised
 
 
 def memory_is_level(early: Mapping[str, int], late: Mapping[str, int]) -> None:

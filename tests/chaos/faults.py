@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -24,16 +25,27 @@ class Done:
     at: float
 
 
+class TooLate(Exception):  # noqa: N818
+    """The run has ended before its last faults: a machine may be that slow."""
+
+
 def inflict(fault: Fault, federation: Federation) -> Done:
-    """Do a fault, whose end, if it has one, comes by itself. Waits for its victim to be there."""
+    """Do a fault, whose end, if it has one, comes by itself. Waits for its victim; raises TooLate where none comes."""
     time.sleep(fault.after)
     name, _, detail = fault.kind.partition(": ")
     VERBS[name](fault, federation, detail)
     return Done(fault, time.time())
 
 
+def _found(victim: Callable[[], Any], what: str, federation: Federation) -> Any:
+    found = until(lambda: victim() or federation.over, what, federation)
+    if federation.over:
+        raise TooLate
+    return found
+
+
 def _server(federation: Federation) -> psutil.Process:
-    until(lambda: federation.server.poll() is None, "the server", federation)
+    _found(lambda: federation.server.poll() is None, "the server", federation)
     return psutil.Process(federation.server.pid)
 
 
@@ -43,7 +55,7 @@ def _client(federation: Federation, number: int) -> psutil.Process | None:
 
 
 def _child(name: str) -> Callable[[Federation], psutil.Process]:
-    return lambda federation: until(lambda: federation.process(name), f"a {name}", federation)
+    return lambda federation: _found(lambda: federation.process(name), f"a {name}", federation)
 
 
 VICTIMS: dict[str, Callable[[Federation], psutil.Process]] = {
@@ -56,7 +68,8 @@ VICTIMS: dict[str, Callable[[Federation], psutil.Process]] = {
 def _victim(fault: Fault, federation: Federation) -> psutil.Process:
     name = fault.kind.partition(" ")[2]
     if name == "client":
-        return until(lambda: _client(federation, fault.client), f"client {fault.client}", federation)  # type: ignore[no-any-return]
+        victim: psutil.Process = _found(lambda: _client(federation, fault.client), f"client {fault.client}", federation)
+        return victim
     return VICTIMS[name](federation)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+LIES = "lies.jsonl"
 FOLDER = "PARTERRE_CHAOS_LEDGER"  # the environment variable that names it
 
 
@@ -22,7 +23,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 class Ledger:
-    """A folder: UPDATE.npz for each honest update, round-N.json for what a round accepted last."""
+    """A folder: UPDATE.npz for each honest update, round-N.json for what a round accepted last, and the lies."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,6 +45,19 @@ class Ledger:
         temporary = self.folder / f".round-{number}.{os.getpid()}"
         temporary.write_text(json.dumps(updates))
         temporary.replace(self.folder / f"round-{number}.json")
+
+    def lied(self, node: int, number: int, kind: str) -> None:
+        """Note a lie that is about to be told."""
+        with (self.folder / LIES).open("a") as file:
+            file.write(json.dumps([str(node), number, kind]) + "\n")
+
+    def lies(self) -> dict[tuple[str, int], set[str]]:
+        """Return the kinds of lies that were told, by the client's node and the round."""
+        told: dict[tuple[str, int], set[str]] = {}
+        path = self.folder / LIES
+        for node, number, kind in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
+            told.setdefault((node, number), set()).add(kind)
+        return told
 
     def round(self, number: int) -> list[str]:
         """Return the names of the updates that a round is made of."""

@@ -91,11 +91,16 @@ def _told(app: App, orders: Orders) -> App:
         orders.note_clock(reply)
         if message.metadata.message_type == "train":
             if kind := orders.lie():
+                Ledger.here().lied(message.metadata.dst_node_id, _round(message), kind)
                 return Message(LIES[kind](wire.unpack(reply.content)), reply_to=message)
             _note(message, reply)
         return reply
 
     return told
+
+
+def _round(message: Message) -> int:
+    return int(wire.unpack(message.content)["config"]["server-round"])
 
 
 def _note(message: Message, reply: Message) -> None:

@@ -14,7 +14,7 @@ from fl_cli import certs, clients, enroll
 from fl_common import keys
 from fl_common.errors import AccessError, ParterreError, SecretError
 from fl_common.tokens import Token
-from fl_server import access, certificates
+from fl_server import access, own_certificates
 from fl_server.registry import FILE, Registry
 
 Fl = Callable[..., Result]
@@ -72,7 +72,7 @@ def test_certs_init_makes_a_ca_and_a_certificate_for_the_names_given_and_this_ma
 def test_certs_init_takes_note_of_somebody_elses_certificates_so_that_tokens_name_their_ca(
     fl: Fl, tmp_path: Path
 ) -> None:
-    company = certificates.init(tmp_path / "company", ["fl.example.org"])
+    company = own_certificates.init(tmp_path / "company", ["fl.example.org"])
     own = ("--certificate", str(company.certificate), "--key", str(company.key), "--ca", str(company.ca))
     made = fl("certs", "init", *own)
     assert made.exit_code == 0, made.output
@@ -109,12 +109,12 @@ def test_certs_show_says_for_whom_until_when_and_the_fingerprint_that_tokens_nam
 
 
 def test_certs_show_shows_any_certificate(fl: Fl, tmp_path: Path) -> None:
-    theirs = certificates.init(tmp_path / "theirs", ["theirs.example.org"])
+    theirs = own_certificates.init(tmp_path / "theirs", ["theirs.example.org"])
     assert "theirs.example.org" in fl("certs", "show", str(theirs.certificate)).stdout
 
 
 def test_certs_show_shows_the_ones_that_somebody_brought(fl: Fl, store: Path) -> None:
-    theirs = certificates.init(store / "theirs", ["theirs.example.org"])
+    theirs = own_certificates.init(store / "theirs", ["theirs.example.org"])
     access.prepare(store / ".superlink", files=access.given(theirs.certificate, theirs.key, theirs.ca))
     ca, server = lines(fl("certs", "show", "--json"))
     assert (ca["file"], server["names"]) == (str(theirs.ca), ["theirs.example.org"])
@@ -126,7 +126,7 @@ def test_a_certificate_that_is_due_says_so_and_is_renewed_when_the_server_looks(
     files = access.existing(store / ".superlink").files
     fl("certs", "init", "--days", "30")
     in_25_days = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=25)
-    assert certificates.renew_if_due(files, now=in_25_days) == "it was due"
+    assert own_certificates.renew_if_due(files, now=in_25_days) == "it was due"
 
 
 def test_certs_say_what_is_wrong_with_what_they_are_given(fl: Fl, store: Path) -> None:
@@ -231,6 +231,16 @@ def three(store: Path) -> list[str]:
     return [each.identity for each in made]
 
 
+def test_a_client_that_was_killed_for_memory_is_marked_with_limit_and_peak(
+    fl: Fl, store: Path, three: list[str]
+) -> None:
+    why = "out of memory: limit 2048 MiB, peak 2048 MiB"
+    Registry(store / ".superlink").note_killed(three[1], why)
+    row = next(line for line in fl("clients").stdout.splitlines() if line.startswith(three[1]))
+    assert row.rstrip().endswith(f"killed now, {why}")
+    assert {entry["client"]: entry["killed"] for entry in lines(fl("clients", "--json"))}[three[1]] == why
+
+
 def test_clients_are_listed_with_labels_rounds_and_what_was_rejected(fl: Fl, three: list[str]) -> None:
     entries = {entry["client"]: entry for entry in lines(fl("clients", "--json"))}
     assert set(entries) == set(three)
@@ -280,6 +290,13 @@ def test_all_that_were_not_heard_of_for_long_are_forgotten_but_those_revoked(
             fl("clients", "forget", *arguments)
     with pytest.raises(ParterreError, match="--unseen takes a number and s, m, h or d"):
         fl("clients", "forget", "--unseen", "long")
+
+
+def test_a_client_that_was_not_heard_of_for_minutes_is_marked_as_gone(fl: Fl, store: Path, three: list[str]) -> None:
+    now = datetime.datetime.now().timestamp()
+    Registry(store / ".superlink").note_seen({three[0]: now - 1000.0, three[1]: now})
+    marks = {line.split()[0]: line.split()[-1] == "gone" for line in fl("clients").stdout.splitlines()[1:]}
+    assert [marks[client] for client in three[:2]] == [True, False]
 
 
 def test_a_server_without_clients_says_how_one_comes_in(fl: Fl, store: Path) -> None:

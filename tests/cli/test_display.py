@@ -4,13 +4,16 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from fl_cli.display import Display, JsonLines, PlainLines
+from fl_cli.follow import GOES_ON, conclude, from_log, show
 from fl_cli.live import LiveTable
 from fl_cli.words import duration, measure, size
 
@@ -113,7 +116,7 @@ def test_plain_lines_name_what_happened() -> None:
     assert "client 1 was rejected (not-finite): dense/kernel" in lines[3]
     assert "replies 3/4  rejected 1" in lines[4]
     assert lines[5] == "round 3 is repeated (attempt 2): 1 of 2 replies"
-    assert "accuracy 0.9512, loss 0.2500 after 3 rounds in 4.20 s; the target accuracy was reached" in lines[7]
+    assert "accuracy 0.9512, loss 0.2500 after 3 rounds in 4.20 s; the target was reached" in lines[7]
     assert lines[-1] == "next:  fl export '/far/my runs/demo' --format tflite"
 
 
@@ -125,6 +128,35 @@ def test_a_resumed_and_a_failed_run_say_so() -> None:
     text = plain([STARTED | {"resumed_from": 2}, {"event": "failed", "error": "the disk is full", "round": 3}])
     assert "resumed after round 2" in text
     assert "failed in round 3: the disk is full" in text
+
+
+GAPPED = FINISHED | {
+    "gaps": 2,
+    "absent": [{"client": number, "node": "9", "reasons": {"error": 2}} for number in range(12)],
+    "never_joined": 1,
+}
+
+
+@pytest.mark.parametrize("shown", [plain, picture])
+def test_a_finished_run_says_who_never_took_part_and_which_rounds_had_gaps(shown: Any) -> None:
+    text = shown([STARTED, GAPPED])
+    for expected in (
+        "finished, with gaps",
+        "client 9 never took part: its replies were rejected (error 2)",
+        "2 more clients never took part",
+        "1 client that the data were split for never joined",
+        "2 of 3 rounds had the updates of less than half",
+    ):
+        assert expected in text
+    assert "client 10" not in text
+
+
+def test_a_run_with_gaps_has_an_exit_code_of_its_own() -> None:
+    with pytest.raises(SystemExit) as ended:
+        conclude(GAPPED, allow_partial=False)
+    assert ended.value.code == 3
+    conclude(GAPPED, allow_partial=True)
+    conclude(FINISHED, allow_partial=False)
 
 
 def test_waiting_is_said_again_only_when_it_changes() -> None:
@@ -163,7 +195,42 @@ def test_the_table_shows_progress_rounds_rejections_and_the_outcome() -> None:
 
 def test_the_table_says_what_is_going_on_and_how_long_it_will_take() -> None:
     assert "waiting for clients: 1 of 4" in picture(EVENTS[:2])
-    assert "0.42 s left  round 2" in " ".join(picture(EVENTS[:3]).split("\n")).replace("  ", "  ")
+    assert " left" not in picture(EVENTS[:3])  # the first round compiles the model, and says nothing of the others
+    assert "0.42 s left  round 3" in " ".join(
+        picture([STARTED | {"rounds": 4}, round_(1, seconds=9.0), round_(2)]).split("\n")
+    )
+
+
+METRICS = {"mae": 12.3456, "auc": 0.00002, "head_a_loss": 0.5}
+
+
+def test_every_compiled_metric_is_shown_as_far_as_there_is_room() -> None:
+    event = round_(1, accuracy=None, metrics=METRICS)
+    assert "loss 1.0000  mae 12.35  auc 2.0e-05  head_a_loss 0.5000  replies" in plain([event])
+    wide, narrow = picture([STARTED, event], 120), picture([STARTED, event], 60)
+    assert all(name in wide for name in ("mae", "auc", "head_a_loss", "12.35"))
+    assert "accuracy" not in wide
+    assert "mae" in picture([STARTED, event], 80)
+    assert "head_a_loss" not in narrow
+    assert max(map(len, narrow.split("\n"))) <= 60
+
+
+def test_rounds_that_no_longer_fit_stay_in_the_terminals_scrollback() -> None:
+    console = Console(file=io.StringIO(), width=100, height=24, force_terminal=True)
+    table = LiveTable(console)
+    with Live(get_renderable=table.picture, console=console, auto_refresh=False) as live:
+        table._live = live
+        for event in (STARTED | {"rounds": 60}, *(round_(number) for number in range(1, 61))):
+            table.on_event(event)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    missing = [number for number in range(1, 61) if f"{1 / number:.4f}" not in printed]
+    assert missing == []
+
+
+def test_finished_in_is_the_whole_command() -> None:
+    out = io.StringIO()
+    PlainLines(out, began=time.monotonic() - 100).on_event(FINISHED)
+    assert "after 3 rounds in 1 min 40 s" in out.getvalue()
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (100, 30), (200, 12)])
@@ -181,6 +248,48 @@ def test_a_run_stopped_before_its_end_says_so() -> None:
         for event in EVENTS[:3]:
             table.on_event(event)
     assert "stopped" in console.file.getvalue()
+
+
+SOME = {"event": "replied", "round": 1, "phase": "train", "replies": 2, "cohort": 3}
+
+
+def test_what_is_waited_for_is_shown_before_there_are_events_and_while_replies_come() -> None:
+    table = LiveTable(Console(file=io.StringIO(), width=110), clock=lambda: 0.0)
+    shown = []
+    for step in ("starting the server", "clients are loading: 2/3", STARTED, SOME, SOME | {"phase": "evaluate"}):
+        table.doing(step) if isinstance(step, str) else table.on_event(step)
+        with table._console.capture() as capture:
+            table._console.print(table.picture())
+        shown.append(capture.get())
+    expected = ("starting the server", "clients are loading: 2/3", "round 1", "round 1: 2/3 replied", "2/3 evaluated")
+    assert all(words in text for words, text in zip(expected, shown, strict=True))
+
+
+def test_lines_say_what_is_waited_for_once_and_count_no_replies() -> None:
+    out = io.StringIO()
+    with PlainLines(out) as display:
+        for text in ("starting the server", "clients are loading: 0/2", "clients are loading: 1/2"):
+            display.doing(text)
+        for event in (REJECTED, SOME, REJECTED):
+            display.on_event(event)
+    assert out.getvalue().splitlines()[:2] == ["starting the server", "clients are loading: 0/2"]
+    assert len(out.getvalue().splitlines()) == 4  # the second rejection is counted with the first
+
+
+def test_json_lines_leave_out_what_is_in_no_log_of_a_run() -> None:
+    out = io.StringIO()
+    display = JsonLines(out)
+    display.doing("starting the server")
+    display.on_event(SOME)
+    assert out.getvalue() == ""
+
+
+def test_a_run_that_goes_on_elsewhere_is_not_said_to_be_stopped() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with LiveTable.on(console.file, unfinished=GOES_ON) as table:
+        table.on_event(STARTED)
+    assert "goes on, not followed" in console.file.getvalue()
+    assert "stopped" not in console.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -218,6 +327,7 @@ def test_sizes_read_well(count: float | None, text: str) -> None:
 
 def test_measures_keep_four_decimals_or_the_magnitude() -> None:
     assert [measure(value) for value in (None, 0.5, 123456.0)] == ["-", "0.5000", "1.23e+05"]
+    assert measure(-0.0) == "0.0000"
 
 
 def test_the_display_of_lines_imports_neither_tensorflow_nor_rich(tmp_path: Path) -> None:
@@ -248,3 +358,36 @@ def test_the_time_of_a_simulated_fleet_stands_beside_the_real_one() -> None:
     table._console.print(table.picture())
     assert "2 h 00 min of fleet time" in screen.getvalue()
     assert "41.0 s" in screen.getvalue()
+
+
+FORGED = "no\nfinished: accuracy 1.0000 after 3 rounds \x1b]0;owned\x07 \ud800"
+
+
+def test_what_a_hostile_log_holds_is_shown_on_its_own_line_and_steers_nothing() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    lines = [json.dumps(REJECTED | {"detail": FORGED}), '{"event":', '{"event":5}', '{"event":' + "[" * 100_000]
+    show(from_log(line.replace('{"event": ', '{"event":', 1) for line in lines), PlainLines(out))
+    out.flush()
+    shown = out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert shown.count("\n") == 1
+    assert r"no\nfinished: accuracy" in shown
+    assert shown.strip().isprintable()
+
+
+class Broken(Display):
+    """A display whose terminal is gone."""
+
+    def on_event(self, event: Any) -> None:
+        raise BrokenPipeError
+
+
+def test_a_display_that_breaks_does_not_end_what_it_shows() -> None:
+    assert show([STARTED, FINISHED], Broken()) == FINISHED
+
+
+def test_the_table_says_which_partitions_no_client_holds_as_the_lines_do() -> None:
+    sentence = "2 of 4 partitions unused (no client holds them)"
+    some = [STARTED, round_(1, unused=2, partitions=4)]
+    assert sentence in picture(some)
+    assert sentence in plain(some)
+    assert "unused" not in picture([*some, round_(2)])  # they are held again

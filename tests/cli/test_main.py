@@ -18,14 +18,16 @@ from fl_common.settings import Settings
 from fl_server.runs import Run, listing
 from fl_server.tenancy import alone
 
+ENTER = "from fl_cli.main import main; main()"
+KEY = "FL_RUN_KEY"
 QUICK = {"FLWR_TELEMETRY_ENABLED": "0"}
 
 
-def fl(*arguments, directory, **environment):
-    """Run the command in a process of its own, away from this repository."""
-    known = {key: value for key, value in os.environ.items() if not key.startswith("FL_")}
+def fl(*arguments, directory, under="", **environment):
+    """Run the command in a process of its own, away from this repository; `under` is what a shell does before."""
+    known = {key: value for key, value in os.environ.items() if key == KEY or not key.startswith("FL_")}
     return subprocess.run(
-        [sys.executable, "-c", "from fl_cli.main import main; main()", *map(str, arguments)],
+        ["/bin/sh", "-c", f'{under}exec "$0" "$@"', sys.executable, "-c", ENTER, *map(str, arguments)],
         cwd=directory,
         env=known | QUICK | {"PYTHONPATH": str(Path(fl_common.__file__).parent.parent)} | environment,
         capture_output=True,
@@ -56,6 +58,14 @@ BAD = {
     "a strategy that does not import": ((*UP, "--strategy", "no.such:Thing"), 2, "no.such"),
     "a strategy that is none": ((*UP, "--strategy", "json:JSONDecoder"), 2, "json:JSONDecoder"),
     "an argument the strategy lacks": ((*UP, "--set", "strategy.etta=1"), 2, "etta"),
+    "an argument that a chosen strategy lacks": (
+        (*UP, "--strategy", "krum", "--set", "quux=1"),
+        2,
+        "'quux' is neither a setting nor an argument of krum. Did you mean quorum? krum takes: clients_per_round, f, ",
+    ),
+    "a strategy's file that is not there": ((*UP, "--strategy", "./none.py:Mine"), 2, "none.py"),
+    "a task file that is no Python": ((*UP, "--task", "./file.py"), 2, "file.py, line 1"),
+    "a run's task file that is no Python": (("run", "--server", NOWHERE, "--task", "./file.py"), 2, "line 1"),
     "an unknown task": ((*UP, "--task", "digitz"), 2, "digits"),
     "a task file that is not there": ((*UP, "--task", "./none.py"), 2, "none.py"),
     "a directory that holds a run": ((*UP, "--out", "old"), 1, "already holds a run"),
@@ -96,7 +106,8 @@ MISUSED = {
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cli")
     Run.create(directory / "old", Settings())
-    (directory / "file").write_text("rounds = = 3\n")
+    for name in ("file", "file.py"):
+        (directory / name).write_text("rounds = = 3\n")
     return directory
 
 
@@ -115,7 +126,7 @@ def fl_here(directory, taken, monkeypatch, capfd):
     def run(arguments):
         monkeypatch.chdir(directory)
         monkeypatch.setattr(sys, "argv", ["fl", *(taken if word == "TAKEN" else word for word in arguments)])
-        for key in [key for key in os.environ if key.startswith("FL_")]:
+        for key in [key for key in os.environ if key.startswith("FL_") and key != KEY]:
             monkeypatch.delenv(key)
         with pytest.raises(SystemExit) as ended:
             main()
@@ -134,7 +145,7 @@ def test_bad_input_is_one_line_that_names_it(fl_here, directory, what):
     assert line.startswith("error: ")
     assert named in line
     assert "Traceback" not in out
-    assert sorted(path.name for path in directory.iterdir() if path.name != "runs") == ["file", "old"]
+    assert sorted(path.name for path in directory.iterdir() if path.name != "runs") == ["file", "file.py", "old"]
     assert listing(directory / "runs") == []  # found before a run began
 
 
@@ -164,6 +175,17 @@ def test_a_run_without_a_server_says_so_in_a_process_of_its_own(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert f"error: no server answers at {NOWHERE}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("up", "--out", "run"), ("server", "--store", "s"), ("client", "--state", "c"), ("certs", "init")]
+)
+def test_a_disk_that_takes_nothing_is_said_in_one_line_whatever_is_started(tmp_path, arguments):
+    done = fl(*arguments, directory=tmp_path, under="ulimit -f 0; ")
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: cannot ")
+    assert "File too large" in line or "larger than this process may write" in line
 
 
 def test_the_names_of_our_strategies_are_known_without_importing_them():

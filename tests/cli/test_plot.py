@@ -47,4 +47,28 @@ def test_a_run_without_a_round_and_another_format_are_refused(app: typer.Typer, 
     run = made(tmp_path, 0)
     with pytest.raises(StoreError, match="no round"):
         CliRunner().invoke(app, ["plot", str(run.directory)], catch_exceptions=False)
-    assert CliRunner().invoke(app, ["plot", str(run.directory), "--out", str(tmp_path / "p.svg")]).exit_code == 2
+    assert CliRunner().invoke(app, ["plot", str(run.directory), "--out", str(tmp_path / "p.gif")]).exit_code == 2
+
+
+@pytest.mark.parametrize(("name", "begins"), [("p.svg", b"<?xml"), ("p.pdf", b"%PDF")])
+def test_a_run_is_drawn_for_paper_and_the_web(app: typer.Typer, tmp_path: Path, name: str, begins: bytes) -> None:
+    run = made(tmp_path, 2)
+    CliRunner().invoke(app, ["plot", str(run.directory), "--out", str(tmp_path / name)], catch_exceptions=False)
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_events_that_no_run_writes_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Settings())
+    run.append({"event": "round", "round": 1, "loss": 0.5, "cohort": {"a": []}, "phases": "x"})
+    with pytest.raises(StoreError, match="run run cannot be drawn"):
+        plot.plot(str(run.directory), None, tmp_path)
+
+
+def test_a_link_beside_a_plot_is_not_written_through(tmp_path: Path) -> None:
+    run = made(tmp_path, 1)
+    (tmp_path / "precious").write_text("precious")
+    for name in ("plot.png", ".plot.png"):
+        (run.directory / name).symlink_to(tmp_path / "precious")
+    plot.plot(str(run.directory), None, tmp_path)
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (run.directory / "plot.png").is_symlink()

@@ -16,7 +16,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "simulate.md"
 GROUPS = runpy.run_path(str(PAGE.parents[1] / "make_reference.py"))["groups"]()
 OF_A_SIMULATION = ("Simulation", "Hostile clients of a simulation", "A simulated fleet")
 
-ONLY_UP = {"insecure": "there is no connection to be secured"}
+NO_CLIENTS = "simulated clients have shares of one data set"
+ONLY_UP = {
+    "insecure": "there is no connection to be secured",
+    **{"data": NO_CLIENTS, "label": NO_CLIENTS, "ignore": NO_CLIENTS},
+}
 OTHER_DEFAULT = {"clients": "a process is dear, a simulated client is not"}
 REFUSED_BY_UP = {  # with the value that is tried
     "hostile": 0.5, "label_noise": 0.1, "fleet_speed": 1.0, "fleet_speed_spread": 1.0, "fleet_download": 1.0,

@@ -105,7 +105,7 @@ def test_the_model_and_the_data_of_a_run_are_made_once(task):
         sent(app, "evaluate", text(task), **{"server-round": round})
     (desk,) = workplace._desks.values()
     assert desk.trainer.traces == 2
-    assert list(desk._data) == [(0, 3)]
+    assert list(desk._data) == [(0, 3, ())]
 
 
 def test_two_runs_in_turn_do_not_disturb_each_other(app, task):

@@ -3,7 +3,7 @@
 import datetime
 import ipaddress
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import grpc
 import pytest
@@ -13,13 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from driven import Server, grid_for_a_module, server_for_a_module, serving, until
 from flwr.app import Message, RecordDict
+from proxies import proxy
 
 from fl_client.connection import Connection
-from fl_client.enrolment import diagnose, enrol, fetch_authority, signed
+from fl_client.enrolment import enrol, fetch_authority, signed
 from fl_common import enrolment, keys, private
-from fl_common.errors import AccessError, NetworkError, UnknownClient
+from fl_common.errors import AccessError, NetworkError, Revoked, UnknownClient
+from fl_common.handshake import diagnose
+from fl_common.settings import Settings
 from fl_common.tokens import Token
-from fl_server import access, certificates
+from fl_server import access, certificates, own_certificates
+from fl_server.addresses import Addresses, free_ports, known_as
 from fl_server.control import Control
 from fl_server.enrolment import MOST_FAILURES
 from fl_server.polls import FEW, POLLS_PER_SECOND
@@ -32,7 +36,7 @@ class Secure(Server):
     """A server whose front door is the test's: tokens, addresses, connections."""
 
     def __init__(self, directory, **entry):
-        super().__init__(directory, insecure=False, lost_after_seconds=4.0, **entry)
+        super().__init__(directory, insecure=False, lost_after_seconds=4.0, **{"names": ["fl.example"]} | entry)
         self.entry = self.superlink.access
         self.registry = Registry(directory)
         self.fleet = self.addresses.fleet
@@ -95,6 +99,15 @@ def test_a_client_that_has_only_an_address_and_a_token_gets_in_and_trains(server
     assert node not in grid.get_node_ids()
 
 
+def test_what_a_client_tells_of_the_one_before_it_that_was_killed_is_noted_and_steers_no_terminal(server, grid):
+    key = server.enrolled()
+    with serving(lambda: server.connection(key, killed="out of memory: \x1b[31mlimit 9 MiB" + "x" * 999), echo):
+        client = until(lambda: seen if (seen := server.registry.client(client_of(key))).node else None)
+    assert client.killed.startswith("out of memory: \\x1b[31mlimit 9 MiB")
+    assert len(client.killed) < 220
+    assert client.killed_at
+
+
 def test_two_clients_and_one_use_one_gets_in(server):
     token = server.token()
 
@@ -117,7 +130,73 @@ def test_a_key_registered_by_hand_needs_no_token(server):
         connection.leave()
 
 
+def test_a_client_gets_in_through_a_proxy(server, monkeypatch):
+    address, token, key = f"fl.example:{server.fleet.rpartition(':')[2]}", server.token(), keys.generate()
+    with proxy() as through:
+        monkeypatch.setenv("no_proxy", "nothing.example")
+        monkeypatch.setenv("https_proxy", through.url)
+        authority = fetch_authority(address, token.fingerprint)
+        assert diagnose(address, authority) == ""
+        assert enrol(address, token, key, authority) == client_of(key)
+        with Connection(address, root_certificates=authority, key=key) as connection:
+            assert connection.join() == server.node_of(key)
+            connection.leave()
+    assert len(through.asked) == 5  # the certificate, the CA, the diagnosis, the enrolment, the node
+    assert {request.split()[1] for request in through.asked} == {address}
+
+
+def test_a_server_on_ipv6_is_reached_by_it_and_by_ipv4_and_prints_neither_for_all(tmp_path):
+    ports = free_ports(3)
+    addresses = Addresses.of("::", ports[0], "::1", ports[1], ports[2])
+    assert addresses == Addresses(f"[::]:{ports[0]}", f"[::1]:{ports[1]}", f"127.0.0.1:{ports[2]}")
+    server = Secure(tmp_path, addresses=addresses)
+    try:
+        server.start()
+        for fleet in (f"[::1]:{ports[0]}", f"127.0.0.1:{ports[0]}", f"localhost:{ports[0]}"):
+            token, key = server.token(), keys.generate()
+            authority = fetch_authority(fleet, token.fingerprint)
+            enrol(fleet, token, key, authority)
+            with Connection(fleet, root_certificates=authority, key=key) as connection:
+                assert connection.join()
+                connection.leave()
+        with access.control(server.entry, addresses.control) as control, pytest.raises(NetworkError, match="refused"):
+            control.stop(1)
+        assert known_as(addresses.fleet, server.entry.names) == f"fl.example:{ports[0]}"
+    finally:
+        server.stop()
+
+
 # Not in
+
+
+@pytest.mark.parametrize("which", ["control", "appio"])
+def test_a_client_that_was_given_another_port_of_the_server_ends_and_says_which_it_needs(server, which):
+    address, token = getattr(server.addresses, which), server.token()
+    with pytest.raises(AccessError, match="Is it the Fleet address of an `fl server`"):
+        fetch_authority(address, token.fingerprint)
+    authority = server.authority if which == "control" else server.superlink.root
+    connect = lambda: Connection(address, root_certificates=authority, key=keys.generate())  # noqa: E731
+    with serving(connect, echo) as ended:
+        assert "Is it its Fleet address" in str(until(lambda: ended)[0])
+
+
+@pytest.mark.parametrize("which", ["fleet", "appio"])
+def test_a_run_that_was_given_another_port_of_the_server_ends_and_says_which_it_needs(server, which):
+    address = getattr(server.addresses, which)
+    with access.control(server.entry, address) as control, pytest.raises(NetworkError) as caught:
+        control.submit(Settings())
+    assert ("Control API" if which == "fleet" else "another CA") in str(caught.value)
+    assert "9093" in str(caught.value)
+
+
+def test_who_uses_a_name_that_the_certificate_has_not_is_told_at_once_which_it_has(server, monkeypatch):
+    fleet, control = (f"other.example:{each.rpartition(':')[2]}" for each in (server.fleet, server.addresses.control))
+    with proxy() as through:
+        monkeypatch.setenv("https_proxy", through.url)
+        with access.control(server.entry, control) as runs, pytest.raises(NetworkError) as caught:
+            runs.submit(Settings())
+        said = [str(caught.value), diagnose(fleet, server.authority)]
+    assert all("other.example" in text and "it is for fl.example, localhost, 127.0.0.1, ::1." in text for text in said)
 
 
 def test_a_key_that_is_not_enrolled_is_told_so(server):
@@ -161,7 +240,7 @@ def test_a_server_with_another_ca_is_not_shown_the_token(server):
 
 
 def test_a_wrong_ca_and_plaintext_are_said_to_be_what_they_are(server, tmp_path):
-    others = certificates.init(tmp_path, ["localhost"]).ca.read_bytes()
+    others = own_certificates.init(tmp_path, ["localhost"]).ca.read_bytes()
     assert "certificate" in diagnose(server.fleet, others)
     assert "speaks TLS" in diagnose(server.fleet, None)
     assert diagnose(server.fleet, server.authority) == ""
@@ -173,13 +252,13 @@ def test_a_wrong_ca_and_plaintext_are_said_to_be_what_they_are(server, tmp_path)
 
 
 def test_a_server_under_another_name_than_its_certificate_has_is_refused(tmp_path):
-    files = certificates.init(tmp_path, ["elsewhere.example"])
+    files = own_certificates.init(tmp_path, ["elsewhere.example"])
     impostor = grpc.server(ThreadPoolExecutor(1))
     port = impostor.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([files.pair()]))
     impostor.start()
     try:
         ca = files.ca.read_bytes()
-        assert "127.0.0.1" in diagnose(f"127.0.0.1:{port}", ca)
+        assert "not for that name: it is for elsewhere.example." in diagnose(f"127.0.0.1:{port}", ca)
         with Connection(f"127.0.0.1:{port}", root_certificates=ca, key=keys.generate()) as connection:
             with pytest.raises(grpc.RpcError) as caught:
                 connection.join()
@@ -313,9 +392,9 @@ def test_nodes_are_told_to_poll_less_often_where_they_are_many(server):
         until(lambda: connections[0].poll() is None and connections[0].poll_seconds)
         assert connections[0].poll_seconds >= FEW / POLLS_PER_SECOND
         for connection in connections[1:]:
-            connection.leave()
+            with suppress(grpc.RpcError):  # they send no heartbeats: on a slow machine Flower has counted them out
+                connection.leave()
         until(lambda: connections[0].poll() is None and not connections[0].poll_seconds)
-        connections[0].leave()
 
 
 # Out
@@ -330,9 +409,9 @@ def test_who_is_revoked_is_cut_off_at_once_and_for_good(server, grid):
         until(lambda: ended)
         until(lambda: node not in grid.get_node_ids())
     assert "was revoked" in str(ended[0])
-    with server.connection(key) as connection, pytest.raises(AccessError, match="was revoked"):
+    with server.connection(key) as connection, pytest.raises(Revoked, match="was revoked"):
         connection.join()
-    with pytest.raises(AccessError, match="was revoked"):
+    with pytest.raises(Revoked, match="was revoked"):
         enrol(server.fleet, server.token(), key, server.authority)
 
 
@@ -378,6 +457,22 @@ def test_an_older_process_under_the_same_key_ends_and_says_why(server):
             assert newer.beat()
             newer.leave()
     assert "another process has joined under this client's key" in str(ended[0])
+
+
+def test_an_older_process_whose_open_call_is_refused_does_not_join_again(server):
+    key = server.enrolled()
+    with server.connection(key) as older, server.connection(key) as newer:
+        node = older.join()
+        assert newer.join() == node
+        older._hold_open()  # as after a break, or where the call comes later than the newer process
+        call = until(lambda: older._stay)
+        until(call.done)
+        assert call.details() == enrolment.REPLACED
+        assert not older.expelled.is_set()
+        with pytest.raises(grpc.RpcError) as caught:
+            older.poll()
+        assert caught.value.details() == enrolment.REPLACED
+        newer.leave()
 
 
 def test_a_connection_that_ends_without_a_goodbye_counts_the_node_out_long_before_its_heartbeats(server, grid):
@@ -477,7 +572,7 @@ def test_a_credential_that_others_can_read_is_refused(server):
 
 def test_a_renewed_certificate_is_used_without_a_restart(server):
     before = certificates.describe(server.entry.files.certificate)
-    certificates.issue(server.entry.files, list(before.names), days=1)
+    own_certificates.issue(server.entry.files, list(before.names), days=1)
     fresh = certificates.describe(server.entry.files.certificate)
     assert fresh.serial != before.serial
     import ssl

@@ -58,6 +58,20 @@ def test_without_a_directory_each_takes_the_first_that_is_free_and_gets_it_back(
         each.close()
 
 
+def test_replicas_that_share_a_directory_take_as_many_identities_as_they_are(tmp_path):
+    def take(count):
+        taken = [open_identity("", "fl.example:9092", str(tmp_path / "shared")) for _ in range(count)]
+        for each in taken:
+            each.close()
+        return {each.client for each in taken}
+
+    three = take(3)
+    assert len(three) == 3
+    assert take(2) < three
+    assert take(3) == three  # another stack's containers on the same volume
+    assert take(4) > three
+
+
 def test_the_lock_ends_with_the_process_however_it_ends(tmp_path):
     program = (
         "import os, signal, sys\n"

@@ -2,18 +2,20 @@
 
 import random
 import threading
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from driven import Server, grid_for_a_module, server_for_a_module, serving, until
-from flwr.app import Message, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client.connection import LONGEST_POLL_SECONDS, Connection, seconds_told
+from fl_client.connection import LONGEST_POLL_SECONDS, Connection, heartbeat_told, seconds_told
 from fl_client.node import Pace, back_off
 from fl_common.arrays import decode, encode
+from fl_common.errors import Shown, TaskError
 from fl_server.streaming import Stream
 
 seconds = st.floats(0, 1e6)
@@ -125,7 +127,16 @@ def test_the_app_is_told_the_nodes_own_configuration_and_keeps_its_state_within_
     assert (contexts[0].node_id, contexts[0].run_id) == (node, grid.run.run_id)
 
 
-@pytest.mark.parametrize("error", [ValueError("no such digit"), KeyError("x"), SystemExit("the user's code left")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no such digit"),
+        KeyError("patient x"),
+        SystemExit("the user's code left"),
+        KeyboardInterrupt("in the user's code"),
+        grpc.RpcError("of a service of the user's own"),
+    ],
+)
 def test_an_exception_becomes_an_error_reply_and_the_node_lives_on(served, grid, error):
     def app(message, context):
         if "fail" in message.content:
@@ -136,18 +147,33 @@ def test_an_exception_becomes_an_error_reply_and_the_node_lives_on(served, grid,
         (node,) = nodes(grid)
         reply = ask(grid, node, content=RecordDict({"fail": encode({})}))[node]
         assert reply.has_error()
-        assert type(error).__name__ in reply.error.reason
-        assert str(error) in reply.error.reason
+        place = f"({Path(__file__).name}, line"
+        assert reply.error.reason.startswith(f"{type(error).__name__} {place}")
+        assert str(error) not in reply.error.reason
         assert ask(grid, node)[node].has_content()
 
 
-def test_a_long_error_is_cut(served, grid):
+def test_a_reply_that_cannot_be_sent_becomes_an_error_reply_and_the_node_lives_on(served, grid):
     def app(message, context):
-        raise RuntimeError("x" * 100_000)
+        if "fail" not in message.content:
+            return echo(message, context)
+        return Message(RecordDict({"metrics": MetricRecord({"patient \udce9": 1.0})}), reply_to=message)
 
     with served(app):
         (node,) = nodes(grid)
-        assert 1000 < len(ask(grid, node)[node].error.reason) <= 2000
+        reply = ask(grid, node, content=RecordDict({"fail": encode({})}))[node]
+        assert reply.error.reason == "UnicodeEncodeError. The client's log has the rest."
+        assert ask(grid, node)[node].has_content()
+
+
+def test_a_file_name_that_is_no_text_ends_no_node(served, grid):
+    def app(message, context):
+        raise TaskError("there is no {file}", file=Shown("patient \udce9.csv"))
+
+    with served(app):
+        (node,) = nodes(grid)
+        assert ask(grid, node)[node].has_error()
+        assert ask(grid, node)[node].has_error()
 
 
 def test_a_node_that_is_told_to_stop_finishes_the_message_in_hand(served, grid):
@@ -215,3 +241,12 @@ def test_a_node_comes_back_to_a_server_that_has_forgotten_everything(served, ser
 )
 def test_no_server_can_have_a_node_poll_never_again(told, seconds):
     assert seconds_told(told) == seconds
+
+
+@pytest.mark.parametrize("told", ["inf", "nan", "-1", "abc", "1e-9", "0", "1e9", "", None])
+def test_a_hostile_servers_heartbeat_header_neither_stops_nor_floods_a_client(told):
+    assert heartbeat_told(told, 10.0) == 10.0
+
+
+def test_a_servers_heartbeat_header_is_heard_within_its_bounds():
+    assert heartbeat_told("2.5", 10.0) == 2.5

@@ -78,7 +78,7 @@ CASES = {
 def test_compiled_epochs_end_in_the_weights_and_metrics_of_keras_own_fit(case):
     make, load = CASES[case]
     data = load()
-    trainer = trainer_of(make, data, local_epochs=3)
+    trainer = trainer_of(make, data, local_epochs=3, learning_rate_schedule="each_round")
     start = start_of(trainer)
     ours = trainer.train(start, data, round=4, client=2)
     weights, metrics = by_keras(trainer, start, data, round=4, client=2)

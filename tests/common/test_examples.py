@@ -1,6 +1,7 @@
 """What loaders return is turned into arrays: lists, nested structures, and tf.data datasets of every kind."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,3 +112,25 @@ def test_taking_examples_keeps_structure_and_dtype():
     part = take(({"a": X, "b": (X, Y)}, Y), np.array([5, 0]))
     assert part[0]["b"][1].tolist() == [5, 0]
     assert part[0]["a"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("frame", "dtype"),
+    [
+        (pd.DataFrame({"a": [True, False], "b": [False, True]}), bool),
+        (pd.DataFrame({"a": [True, False], "b": [1.5, 2.0]}), np.float64),
+        (pd.DataFrame({"a": [True, False], "b": [1, 2]}), np.int64),
+        (pd.DataFrame({"a": pd.array([True, False], dtype="boolean"), "b": pd.array([1, 2], dtype="Int64")}), np.int64),
+        (pd.DataFrame({"a": np.array([True, False], object)}), bool),
+    ],
+)
+def test_a_frame_of_booleans_and_numbers_is_an_array_of_numbers(frame, dtype):
+    x, _ = normalised((frame, [0, 1]), "here")
+    assert x.dtype == dtype
+    assert x[:, 0].tolist() == [True, False]
+
+
+def test_a_frame_with_gaps_or_dates_is_no_array():
+    for value in (pd.NA, None, pd.Timestamp("2020-01-02")):
+        with pytest.raises(DataError, match="numbers or text"):
+            normalised((pd.DataFrame({"a": [True, value]}), [0, 1]), "here")

@@ -1,10 +1,17 @@
 """A client's own data: npz, csv, parquet and folders of images are read, and what is wrong with them is told."""
 
+import io
+import os
+import socket
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from fl_common import memory
 from fl_common.errors import DataError
 from fl_common.settings import Settings
 from fl_common.task import count
@@ -119,3 +126,60 @@ def test_data_that_cannot_be_used_are_told(tmp_path, name, write, words):
     write(tmp_path / name)
     with pytest.raises(DataError, match=words):
         read(tmp_path / name, "label")
+
+
+def test_a_pipe_a_device_and_a_socket_are_no_data(tmp_path):
+    os.mkfifo(tmp_path / "own.csv")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "own.npz"))
+        for path in (tmp_path / "own.csv", tmp_path / "own.npz", Path("/dev/zero")):
+            with pytest.raises(DataError, match="is no regular file"):
+                read(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("place", range(4))
+def test_a_damaged_file_is_named_whatever_its_library_raises(tmp_path, method, place):
+    path = tmp_path / "own.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name in ("x", "y"):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.arange(5000))
+    content = bytearray(path.read_bytes())
+    start = len(content) * (2 * place + 1) // 8
+    content[start : start + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"own\.npz"):
+        read(path)
+
+
+def test_what_an_archive_declares_is_held_against_memory_before_it_is_read(tmp_path):
+    path, header = tmp_path / "own.npz", io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 9)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+        archive.writestr("y.npy", header.getvalue())
+        archive.writestr("readme.txt", "of no interest")
+    with pytest.raises(DataError, match=r"takes [0-9]{9} MB of memory once it is loaded"):
+        read(path)
+
+
+def test_what_a_parquet_file_declares_is_held_against_memory_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "own.parquet"
+    pd.DataFrame({"x": np.zeros(200_000), "label": np.zeros(200_000, int)}).to_parquet(path)
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    with pytest.raises(DataError, match="takes 5 MB of memory once it is loaded; 1 MB are there"):
+        read(path)
+
+
+def test_pictures_are_held_against_memory_by_their_headers(tmp_path, monkeypatch):
+    picture(tmp_path / "a" / "1.png", size=(1000, 1000))
+    (tmp_path / "a" / "2.png").write_bytes((tmp_path / "a" / "1.png").read_bytes()[:-20])  # cannot be decoded
+    monkeypatch.setattr(memory, "available", lambda: 1_999_999)
+    with pytest.raises(DataError, match="takes 2 MB of memory"):
+        read(tmp_path)
+
+
+def test_the_memory_of_this_machine_is_known():
+    assert 1_000_000 < memory.available() < 2**50

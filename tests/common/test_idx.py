@@ -114,3 +114,17 @@ def test_images_and_labels_of_different_lengths_are_told(tmp_path):
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(content(np.zeros(39, np.uint8)))
     with pytest.raises(DataError, match=r"train files .*same number of examples"):
         idx.load(tmp_path)
+
+
+def test_what_a_compressed_file_declares_is_held_against_memory_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\xff\xff\xff\xff" * 3))
+    with pytest.raises(DataError, match="MB of memory once it is loaded"):
+        idx.read(path)
+
+
+def test_a_compressed_file_that_unpacks_to_more_than_it_declares_is_not_unpacked_whole(tmp_path):
+    path = tmp_path / "labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x04" + bytes(50_000_000)))
+    with pytest.raises(DataError, match=r"must have 12 bytes .* it has 1028"):
+        idx.read(path)

@@ -28,7 +28,7 @@ def test_no_metric_is_no_measure():
     assert measure.parse("") is None
 
 
-@pytest.mark.parametrize("text", ["f1", "f1:up", ":max", "loss:"])
+@pytest.mark.parametrize("text", ["gini", "gini:up", ":max", "loss:"])
 def test_a_metric_without_its_direction_is_an_error_that_says_how(text):
     if text == "loss:":
         assert measure.parse(text) == measure.parse("loss")
@@ -38,4 +38,30 @@ def test_a_metric_without_its_direction_is_an_error_that_says_how(text):
 
 
 def test_the_default_keeps_the_lowest_loss():
-    assert measure.parse(Settings().keep_best) == measure.Measure("loss", higher=False)
+    assert Settings().measure_kept() == measure.Measure("loss", higher=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "higher"),
+    [("acc", True), ("binary_accuracy", True), ("auc", True), ("auc_1", True), ("digit_accuracy", True),
+     ("mae", False), ("sex_loss", False), ("mean_absolute_error", False), ("root_mean_squared_error", False)],
+)  # fmt: skip
+def test_the_direction_of_kerass_own_metrics_is_known(name, higher):
+    assert measure.parse(name) == measure.Measure(name, higher)
+
+
+def test_one_setting_names_the_metric_that_counts():
+    settings = parse({"metric": "auc", "target_accuracy": "0.9", "patience": "3"})
+    assert (
+        settings.measure_counted()
+        == settings.measure_of_target()
+        == settings.measure_kept()
+        == measure.Measure("auc", True)
+    )
+    assert parse({"metric": "auc", "keep_best": "loss"}).measure_kept() == measure.LOSS
+    assert parse({"metric": "auc", "keep_best": ""}).measure_kept() is None
+    assert Settings().measure_of_target() == measure.ACCURACY
+    with pytest.raises(SettingsError, match=r"metric='gini': expected .*--set metric=gini:max"):
+        parse({"metric": "gini"})
+    with pytest.raises(SettingsError, match=r"at most 1 where it is an accuracy; got 3.*--set metric=NAME"):
+        parse({"target_accuracy": "3"})

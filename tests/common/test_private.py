@@ -92,3 +92,11 @@ def test_a_process_that_crashes_leaves_no_file_of_its_memory(tmp_path):
     )
     assert (done.returncode, done.stdout) == (-signal.SIGABRT, "0\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_made_under_umask_0_is_writable_by_nobody_else_and_its_secrets_are_readable_by_nobody_else(tmp_path):
+    command = [str(Path(sys.executable).parent / "fl"), "certs", "init", "--store", str(tmp_path / "store")]
+    subprocess.run(command, check=True, umask=0, capture_output=True)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "store").rglob("*")}
+    assert not [path for path, mode in modes.items() if mode & 0o022]
+    assert {mode for path, mode in modes.items() if path.suffix == ".key"} == {0o600}

@@ -218,7 +218,7 @@ VALUES = {
     "fraction": st.floats(0, 1, exclude_min=True),
     "min_clients": st.integers(1, 100),
     "partitions": st.just(0) | st.integers(100, 1000),
-    "wait_seconds": st.floats(0, 1e9, exclude_min=True),
+    "wait_seconds": st.floats(0, 1e9),
     "resume": st.booleans(),
     "tensorboard": st.booleans(),
 }

@@ -1,5 +1,6 @@
 """A task is found, checked, and built into a compiled model; what is wrong with it is told in a sentence."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,24 @@ def test_a_file_may_import_its_neighbours(written, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "neighbour_of_a_task.py").write_text(GOOD)
     assert resolve(written("from neighbour_of_a_task import *")).load_partition(0, 1)
+
+
+def test_a_file_of_a_package_imports_relatively_and_from_its_package(tmp_path):
+    package = tmp_path / "florist_shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "flowers.py").write_text(GOOD)
+    (package / "roses.py").write_text("from .flowers import build_model\nfrom florist_shop.flowers import *\n")
+    assert resolve(Settings(task=str(package / "roses.py"))).load_partition(1, 2)
+
+
+@pytest.mark.parametrize("name", ["my-task.v2.py", "queue.py", "sklearn.py", "keras.py", "__main__.py", "test_it.py"])
+def test_a_task_may_have_any_files_name_and_hides_no_library(tmp_path, name):
+    (tmp_path / name).write_text(GOOD + f"\nkept = {str(tmp_path)!r} in __file__\n")
+    before = {each: module for each, module in sys.modules.items() if each in ("queue", "keras", "__main__")}
+    assert resolve(Settings(task=str(tmp_path / name))).load_partition(1, 2)
+    assert before == {each: sys.modules[each] for each in before}
+    assert "site-packages" in importlib.import_module("sklearn").__file__
 
 
 def test_two_files_of_one_name_are_two_tasks(tmp_path):
@@ -217,14 +236,6 @@ def test_a_model_that_fails_on_its_own_data_is_told():
     examples = (np.array([["text"]]), np.zeros((1, 2)))
     with pytest.raises(TaskError, match="cannot be called on the task's own data"):
         build(Task("t", build_model, lambda a, b: (examples, examples)), 0)
-
-
-def test_data_of_its_own_take_the_place_of_every_partition(tmp_path):
-    np.savez(tmp_path / "own.npz", x=np.ones((10, 64), np.float32), y=np.arange(10))
-    task = resolve(Settings(), data=str(tmp_path / "own.npz"))
-    train, validation = task.load_partition(3, 4)
-    assert (count(train), count(validation)) == (8, 2)
-    assert count(task.load_test()) == 359
 
 
 def test_the_tutorial_task_learns_from_its_shared_split():

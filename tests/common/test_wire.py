@@ -1,5 +1,7 @@
 """Small arrays that travel together come out as they went in; anything else is refused."""
 
+import json
+
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
@@ -12,7 +14,8 @@ from fl_common.arrays import encode
 from fl_common.errors import RejectedReply
 
 ANY_ARRAY = arrays(st.sampled_from([np.float32, np.float64, np.int64]), array_shapes(min_dims=0, max_side=4))
-CONTENT = st.dictionaries(st.text(max_size=8), ANY_ARRAY, min_size=1, max_size=6)
+NAMES = st.text(max_size=8).filter(str.isprintable)
+CONTENT = st.dictionaries(NAMES, ANY_ARRAY, min_size=1, max_size=6)
 
 
 def content_of(values: dict[str, np.ndarray]) -> RecordDict:
@@ -65,3 +68,37 @@ def test_a_name_that_comes_twice_is_refused() -> None:
     packed["arrays"] = encode({"a": np.zeros(3, "f")})
     with pytest.raises(RejectedReply, match="malformed"):
         wire.unpack(packed)
+
+
+def packed_of(described: list[list[object]], data: bytes = b"") -> RecordDict:
+    header = json.dumps([[each[0] for each in described], described]).encode()
+    content = b"".join((wire.LENGTH.pack(len(header)), header, data))
+    return RecordDict({"arrays~small": ConfigRecord({"arrays": content})})
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\ud800", r"\ud800"),
+        ("\x1b]0;owned\x07", r"\x1b]0;owned\x07"),
+        ("a\nfinished", r"a\nfinished"),
+        ("w" * 10_000, "www"),
+        (5, "5"),
+        (None, "None"),
+    ],
+)
+def test_a_name_that_cannot_be_shown_is_refused_in_words_that_can(name: object, shown: str) -> None:
+    with pytest.raises(RejectedReply, match="malformed") as refusal:
+        wire.unpack(packed_of([[name, "float32", [], "numpy.ndarray", 0]]))
+    assert shown in refusal.value.detail
+    assert refusal.value.detail.isprintable()
+    assert len(refusal.value.detail) < 700
+
+
+def test_more_arrays_than_were_asked_for_are_refused_before_they_are_taken_apart() -> None:
+    many = packed_of([[str(place), "float32", [], "numpy.ndarray", 0] for place in range(2000)])
+    with pytest.raises(RejectedReply, match="more than 1000 arrays"):
+        wire.unpack(many, most=1000)
+    with pytest.raises(RejectedReply, match="bytes for at most 4 arrays"):
+        wire.unpack(many, most=4)
+    assert len(wire.unpack(many, most=2000)["arrays"]) == 2000

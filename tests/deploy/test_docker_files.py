@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +98,48 @@ def test_shellcheck_catches_a_mistake():
 
 def test_the_dockerfile_asks_no_registry_for_its_syntax():
     assert not re.search(r"^#\s*syntax\s*=", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("question", "file", "age", "answer"),
+    [
+        ([], "joined", 0, 0),
+        ([], "joined", 70, 1),
+        ([], "pulse.json", 0, 1),
+        (["alive"], "pulse.json", 70, 0),
+        (["alive"], "pulse.json", 190, 1),
+        (["alive"], "joined", 0, 1),
+    ],
+)
+def test_a_clients_probe_asks_for_the_age_of_a_file(tmp_path, question, file, age, answer):
+    (tmp_path / file).touch()
+    then = time.time() - age
+    os.utime(tmp_path / file, (then, then))
+    for place in ({"FL_STATE": str(tmp_path)}, {"FL_STATE": "", "FL_PULSE": str(tmp_path)}):
+        environment = {"PATH": os.environ["PATH"], **place}
+        done = subprocess.run([DOCKER / "client-ready", *question], env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (answer, b"")
+
+
+def composed() -> dict[str, dict[str, Any]]:
+    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    return services
+
+
+def test_a_stack_of_compose_reaches_its_own_services_through_no_proxy():
+    for name, service in composed().items():
+        if "network_mode" not in service:
+            assert service["environment"]["FL_NO_PROXY"] == "server,control", name
+
+
+def test_replicas_of_a_stack_of_compose_share_a_volume_of_identities_and_sites_do_not():
+    client = composed()["client"]
+    assert "state:/state" in client["volumes"]
+    assert client["environment"]["FL_STATES"].startswith("/state/")
+    assert client["environment"]["FL_STATE"] == ""  # the image's own would be one identity for all
+    assert client["environment"]["FL_PULSE"].startswith("/tmp/")
+    overlay = yaml.safe_load((ROOT / "compose.data.yaml").read_text())["services"]
+    states = [
+        each for name, site in overlay.items() if name != "client" for each in site["volumes"] if ":/state" in each
+    ]
+    assert len(set(states)) == 3

@@ -51,7 +51,9 @@ def cluster(*images: str) -> Iterator["Cluster"]:
 
 
 class Cluster:
-    """kubectl and helm against it."""
+    """kubectl and helm against it. `disk`: the folder of the server's volume, where a test made it."""
+
+    disk: Path
 
     def kubectl(self, *arguments: str, text: str | None = None, timeout: float = 120, check: bool = True) -> str:
         """Run kubectl and return what it printed."""
@@ -71,10 +73,18 @@ class Cluster:
         """Return resources as parsed JSON."""
         return json.loads(self.kubectl("-n", namespace, "get", kind, *arguments, "-o", "json"))
 
-    def make_volume(self, name: str) -> None:
-        """Make a volume for a claim of any class-less kind: this cluster has no provisioner."""
+    def make_disk(self, name: str, claim: str, size: str, *, namespace: str = "garden") -> Path:
+        """Make a volume for one claim that is a disk of its own, of a size such as "160m"; return where it is."""
         folder = HOME / "cluster" / "volumes" / name
         folder.mkdir(parents=True)
+        _run(["mount", "-t", "tmpfs", "-o", f"size={size},uid={UID},gid={UID}", "tmpfs", str(folder)], None, 60)
+        self.make_volume(name, claimRef={"namespace": namespace, "name": claim})
+        return folder
+
+    def make_volume(self, name: str, **spec: Any) -> None:
+        """Make a volume, without `spec` for a claim of any class-less kind: this cluster has no provisioner."""
+        folder = HOME / "cluster" / "volumes" / name
+        folder.mkdir(parents=True, exist_ok=True)
         os.chown(folder, UID, UID)
         volume = {
             "apiVersion": "v1",
@@ -85,6 +95,7 @@ class Cluster:
                 "accessModes": ["ReadWriteOnce"],
                 "persistentVolumeReclaimPolicy": "Retain",
                 "hostPath": {"path": str(folder)},
+                **spec,
             },
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(volume))
@@ -99,6 +110,11 @@ class Cluster:
         read = ["exec", "fl-server-0", "-c", "server", "--", "cat", f"/store/{run}/events.jsonl"]
         lines = self.kubectl("-n", namespace, *read, check=False).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def fl(self, *arguments: str, check: bool = True, namespace: str = "garden") -> str:
+        """Run a command of `fl` in the server's container, and return what it printed."""
+        command = ["exec", "fl-server-0", "-c", "server", "--", "env", "FL_CONTROL=fl-control:9093", "fl"]
+        return self.kubectl("-n", namespace, *command, *arguments, check=check)
 
     def runs(self, *, namespace: str = "garden") -> list[str]:
         """Return the names of the runs in the server's store, oldest first."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,20 @@ from docker.models.containers import Container
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
+GREEDY = """
+# A task that takes more memory than a server has in these tests.
+import keras
+import numpy as np
+
+
+def build_model():
+    np.ones(1 << 28)  # 2 GiB
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
+
+
+def load_partition(partition, partitions):
+    return (np.ones((8, 4)), np.ones(8)), (np.ones((8, 4)), np.ones(8))
+"""
 
 Event = dict[str, Any]
 
@@ -48,11 +62,12 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 class Stack:
     """One Compose project. Everything of it is removed by `down`."""
 
-    def __init__(self, name: str, *overlays: str, **environment: str) -> None:
+    def __init__(self, name: str, *overlays: str, env_file: Path | None = None, **environment: str) -> None:
         self.engine = engine()
         self.name = name
         files = [part for file in ("compose.yaml", *overlays) for part in ("-f", str(ROOT / file))]
-        self._command = ["docker", "compose", "-p", name, *files]
+        settings = ["--env-file", str(env_file)] if env_file is not None else []
+        self._command = ["docker", "compose", "-p", name, *settings, *files]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("FL_", "FLWR_"))}
         self.environment = clean | environment
 
@@ -81,10 +96,10 @@ class Stack:
         last: Event = json.loads(done.stdout.splitlines()[-1])
         return last
 
-    def submit(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Submit a run and follow it in the background."""
+    def submit(self, *arguments: str, options: Sequence[str] = ()) -> "subprocess.Popen[str]":
+        """Submit a run and follow it in the background; `options` are those of `docker compose run`."""
         return subprocess.Popen(
-            [*self._command, "run", "--rm", "-T", "fl", "run", "--json", *arguments],
+            [*self._command, "run", "--rm", "-T", *options, "fl", "run", "--json", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=self.environment,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -182,3 +197,16 @@ def restarts(container: Container) -> int:
     """Return how often Docker has started a container again."""
     container.reload()
     return int(container.attrs["RestartCount"])
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on a disk; return the file that takes it."""
+    piece, filler = 1 << 20, disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        while piece:
+            try:
+                if file.write(bytes(piece)) < piece:
+                    piece //= 2
+            except OSError:
+                piece //= 2
+    return filler

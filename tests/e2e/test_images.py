@@ -74,7 +74,8 @@ def test_an_image_is_as_small_as_the_page_says_and_labelled(image: str) -> None:
     assert found.attrs["Size"] <= LARGEST[image]
     assert found.labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert found.attrs["Config"]["User"] == "10001:10001"
-    assert found.attrs["Config"]["Healthcheck"]["Test"] == ["CMD", "fl", "health", image.removeprefix("parterre-")]
+    probe = ["client-ready"] if image == "parterre-client" else ["fl", "health", "server"]
+    assert found.attrs["Config"]["Healthcheck"]["Test"] == ["CMD", *probe]
 
 
 @pytest.mark.parametrize("image", LARGEST)
@@ -93,11 +94,12 @@ def test_an_image_has_what_its_role_imports_and_nothing_to_develop_with(image: s
     assert found == server
 
 
+@pytest.mark.parametrize("user", ["10001:10001", "123456:0"])  # the image's own, and one that a platform chooses
 @pytest.mark.parametrize("role", ["client", "server"])
-def test_a_process_that_is_the_containers_first_ends_on_sigterm_at_once(role: str) -> None:
+def test_a_process_that_is_the_containers_first_ends_on_sigterm_at_once(role: str, user: str) -> None:
     more = ["--server", "127.0.0.1:1"] if role == "client" else []
     container = engine().containers.run(
-        f"parterre-{role}", [role, "--insecure", *more], detach=True, read_only=True, tmpfs={"/tmp": ""}
+        f"parterre-{role}", [role, "--insecure", *more], user=user, detach=True, read_only=True, tmpfs={"/tmp": ""}
     )
     try:
         word = b"no connection" if role == "client" else b"server is up"
@@ -137,9 +139,10 @@ def test_a_task_of_ones_own_in_an_image_of_three_lines(stack: Stack, tmp_path: P
         stack.engine.images.build(path=str(tmp_path), tag=f"my-{role}", rm=True, forcerm=True)
     override = tmp_path / "compose.own.yaml"
     override.write_text(
-        "services:\n  server: {image: my-server, environment: {FL_TASK: my_own_task}}\n  client: {image: my-client}\n"
+        "services:\n  server: {image: my-server}\n  client: {image: my-client}\n"
+        "  first-run: {image: my-server, environment: {FL_TASK: my_own_task}}\n"
     )
-    own = Stack("parterre-own", str(override), FL_ROUNDS="2", FL_LOCAL_EPOCHS="1")
+    own = Stack("parterre-own", str(override), FL_ROUNDS="2", FL_LOCAL_EPOCHS="1", RUN="my_own_task")
     try:
         own.up("--scale", "client=2", "--no-build")
         assert own.wait("my_own_task")["rounds"] == 2

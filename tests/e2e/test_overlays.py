@@ -122,7 +122,7 @@ def test_the_source_takes_the_place_of_what_the_images_hold(stacks: list[Stack])
 
 def test_prometheus_scrapes_the_server_and_every_client(stacks: list[Stack], tmp_path: Path) -> None:
     prometheus(tmp_path)
-    services = ("server", "client", "prometheus")  # Grafana's image is nowhere to be had here
+    services = ("server", "client", "first-run", "prometheus")  # Grafana's image is nowhere to be had here
     stack = started(
         stacks, "monitoring", "compose.monitoring.yaml", services=services, PROMETHEUS_IMAGE=PROMETHEUS
     )  # fmt: skip

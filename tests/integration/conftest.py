@@ -22,8 +22,9 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 def environment(**more: str) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("FL_", "FLWR_"))}
-    return clean | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"} | more
+    others = {key: value for key, value in os.environ.items() if not key.startswith(("FL_", "FLWR_"))}
+    kept = others | {"FL_RUN_KEY": os.environ["FL_RUN_KEY"]}
+    return kept | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"} | more
 
 
 def fl(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":

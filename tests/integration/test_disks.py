@@ -46,7 +46,7 @@ def whole(run: Path, rounds: int) -> bool:
 
 def refusals(fleet: Fleet) -> list[str]:
     """What the server said of runs, or of its SuperLink's database, that it cannot write."""
-    words = ("cannot lock", "write a readonly database")
+    words = ("cannot lock", "a database cannot be written: the file system is read-only")
     return [line for line in fleet.log("server").splitlines() if any(word in line for word in words)]
 
 

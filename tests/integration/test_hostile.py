@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.proto import fleet_pb2
@@ -90,6 +91,7 @@ def hostile_client(federation: LocalFederation) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_garbage_on_the_wire_is_rejected_and_the_run_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
     for key in ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK"):
         monkeypatch.setenv(key, {"FLWR_TELEMETRY_ENABLED": "0"}.get(key, "1"))

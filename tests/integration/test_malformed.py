@@ -61,7 +61,7 @@ def test_hundreds_of_malformed_messages_neither_break_a_server_nor_reach_a_run(t
     settings = Settings(rounds=400, min_clients=2, partitions=2, out=str(tmp_path), resume=True)
     run = Run.create(tmp_path, settings)
     with LocalFederation(tmp_path, clients=2) as federation, federation.control() as control:
-        run_id = control.submit(settings)
+        run_id = control.submit(settings).run_id
         followed = run.follow(lambda: bool(federation.tend()))
         next(event for event in followed if event["event"] == "round")  # both clients hold their slots by now
         superlink = psutil.Process(federation.superlink.process.pid)  # type: ignore[union-attr]

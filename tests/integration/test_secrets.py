@@ -1,6 +1,7 @@
 """After runs, refusals and crashes: no secret outside its own file, and no code of the server's was run by a client."""
 
 import contextlib
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ def build_model():
 def load_partition(partition, partitions):
     return digits.load_partition(partition, partitions)
 """
+PRIVATE = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)\n-----END", re.DOTALL)
 SECRET_FILES = {"key.pem", "ca.key", "server.key", "control.credential", "executor.secret"}
 
 
@@ -43,7 +45,8 @@ def secrets_of(directory: Path, token: str) -> list[bytes]:
     for path in directory.rglob("*"):
         if path.name in SECRET_FILES:
             content = path.read_bytes()
-            found += content.splitlines()[1:-1] if content.startswith(b"-----") else [content.strip()]
+            blocks = PRIVATE.findall(content)  # beside which a file may hold its certificate, which everybody sees
+            found += [line for block in blocks for line in block.splitlines()] or [content.strip()]
     return found
 
 

@@ -16,6 +16,7 @@ def fleet(start: Start, tmp_path: Path) -> Fleet:
     return Fleet(start, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_server_takes_one_run_after_another_from_clients_that_stay(fleet: Fleet) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 64)).astype("float32")

@@ -69,8 +69,11 @@ def what_is_left(out: Path) -> tuple[dict[str, Any], set[str]]:
 
 
 def kinds(printed: list[Event]) -> list[tuple[str, list[str]]]:
-    """Return each event's name and keys; that of the engine's choice aside, which a deployed run does not make."""
-    return [(event["event"], sorted(event)) for event in printed if event["event"] != "engine"]
+    """Return each event's name and keys.
+
+    Left out are the engine's choice, which a deployed run does not make, and what is told of clients that come late.
+    """
+    return [(event["event"], sorted(event)) for event in printed if event["event"] not in ("engine", "waiting")]
 
 
 @pytest.mark.slow

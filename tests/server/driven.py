@@ -29,9 +29,11 @@ PATIENCE = 90.0
 class Server:
     """A SuperLink with a database, so that it can fall and come back as the same."""
 
-    def __init__(self, directory: Path, *, insecure: bool = True, **entry: Any) -> None:
+    def __init__(
+        self, directory: Path, *, insecure: bool = True, addresses: Addresses | None = None, **entry: Any
+    ) -> None:
         self.directory = directory
-        self.addresses = Addresses.local()
+        self.addresses = addresses or Addresses.local()
         # Importing Flower takes seconds: the children are forked from a helper that has done so.
         self.nursery = Nursery(("flwr.server.app",))
         environment = {"FLWR_HOME": str(directory), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}

@@ -63,12 +63,12 @@ def run(directory, over, **changes):
     return _go(made, settings, over, State(MODEL)), made
 
 
-def resume(directory, over, *, after=None):
-    """Go on with a run, from its newest checkpoint or an earlier one; return its last state."""
+def resume(directory, over, **changes):
+    """Go on with a run, from its newest checkpoint; return its last state."""
     made = Run.open(Path(directory))
     checkpoint = made.latest()
     state = State.of(checkpoint)
-    return _go(made, made.settings, over, state, checkpoint.strategy)
+    return _go(made, made.settings.model_copy(update=changes), over, state, checkpoint.strategy)
 
 
 def _go(made, settings, over, state, kept=None):

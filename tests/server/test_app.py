@@ -72,10 +72,34 @@ def test_the_first_event_says_what_is_learned(finished):
 def test_events_are_told_on_standard_output_too(clients, tmp_path, capfd):
     run = serve(federation(clients), tmp_path / "run", rounds=1, tensorboard=False, plot=False)
     told = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith('{"event"')]
-    assert told == run.events()
+    assert [event for event in told if event["event"] != "replied"] == run.events()
     assert told[-1]["plot"] is None
     assert not (tmp_path / "run" / "tensorboard").exists()
     assert not (tmp_path / "run" / "plot.png").exists()
+
+
+class Raising:
+    """An observer that fails at every event, and once more when it is closed."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def on_event(self, event):
+        self.asked += 1
+        raise BrokenPipeError("nobody reads any more")
+
+    def close(self):
+        raise OSError("no space left on device")
+
+
+def test_an_observer_that_raises_ends_itself_and_not_the_run(tmp_path, caplog):
+    observer = Raising()
+    settings = Settings(**COMMON | {"out": str(tmp_path / "run"), "tensorboard": False, "plot": False, "rounds": 1})
+    run = app.open_run(settings)
+    app.serve(federation(make_app(Workplace())), settings, run, observer=observer)
+    assert run.status == "finished"
+    assert observer.asked == 1
+    assert "Raising shows no more of this run, which goes on: BrokenPipeError" in caplog.text
 
 
 def test_flower_starts_it_with_a_run_config(clients, tmp_path):
@@ -94,16 +118,18 @@ def test_a_run_without_a_directory_gets_one_in_the_store(tmp_path, monkeypatch):
     assert app.open_run(Settings(store=str(tmp_path / "other"))).directory.parent == tmp_path / "other"
 
 
-def test_a_task_that_came_in_a_bundle_is_kept_with_its_run(tmp_path, monkeypatch):
-    package = tmp_path / "bundle" / "fl_user_task"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "shop.py").write_text("answer = 42\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "bundle"))
-    run = app.open_run(Settings(task="fl_user_task.shop", store=str(tmp_path / "store")))
-    assert run.settings.task == str(run.directory / "shop.py")
-    assert (run.directory / "shop.py").read_text() == "answer = 42\n"
-    assert "-shop-fedavg-" in run.name
+def test_the_files_of_a_task_that_travelled_are_kept_with_its_run(tmp_path, monkeypatch):
+    folder = tmp_path / "bundle" / "fl_user_task"
+    (folder / "shop").mkdir(parents=True)
+    (folder / "shop" / "task.py").write_text("answer = 42\n")
+    (folder / "words.json").write_text("[]")
+    monkeypatch.setattr(app, "path_of", lambda name: tmp_path / "bundle" / name)
+    run = app.open_run(Settings(task="fl_user_task/shop/task.py", store=str(tmp_path / "store")))
+    assert run.settings.task == str(run.directory / "task" / "shop" / "task.py")
+    assert (run.directory / "task" / "shop" / "task.py").read_text() == "answer = 42\n"
+    assert (run.directory / "task" / "words.json").read_text() == "[]"
+    assert "-task-fedavg-" in run.name
+    assert sorted(Run.open(run.directory).files.seal.sums) == ["task/shop/task.py", "task/words.json"]
 
 
 def test_a_finished_run_resumed_with_more_rounds_goes_on_to_the_same_bits(finished, clients, tmp_path):

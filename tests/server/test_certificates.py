@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from fl_common.errors import SecretError
-from fl_server import access, certificates
+from fl_server import access, authority, certificates, own_certificates
 from fl_server.certificates import Files
 
 NAMES = ["fl.example.org", "192.0.2.7", "2001:db8::7", "localhost"]
@@ -21,7 +21,7 @@ def later(days):
 
 
 def made(path, **options):
-    return certificates.init(path, NAMES, **options)
+    return own_certificates.init(path, NAMES, **options)
 
 
 def test_a_certificate_is_for_the_names_and_addresses_asked_for_and_as_long(tmp_path):
@@ -53,13 +53,18 @@ def test_making_one_again_keeps_the_ca_so_that_clients_notice_nothing(tmp_path):
     assert certificates.describe(files.certificate).serial != before[1]
 
 
-def test_a_ca_that_was_removed_is_made_anew_with_a_certificate_of_its_own(tmp_path):
+def test_a_ca_that_was_removed_is_not_made_anew_in_silence_but_by_a_command(tmp_path):
     first = access.prepare(tmp_path).files
     before = first.fingerprint
     for path in (first.ca, first.ca_key):
         path.unlink()
-    files = access.prepare(tmp_path).files
+    with pytest.raises(SecretError, match=r"the CA of this server is gone.*`fl certs init --new-ca`"):
+        access.prepare(tmp_path)
+    with pytest.raises(SecretError, match="--new-ca"):
+        made(tmp_path)
+    files = made(tmp_path, new_ca=True)
     assert files.fingerprint != before
+    access.prepare(tmp_path)
     ca = x509.load_pem_x509_certificate(files.ca.read_bytes())
     x509.load_pem_x509_certificate(files.certificate.read_bytes()).verify_directly_issued_by(ca)
 
@@ -76,18 +81,31 @@ def test_the_fingerprint_is_the_one_that_openssl_shows(tmp_path):
 def test_it_is_renewed_in_the_last_third_of_its_lifetime_with_the_same_names(tmp_path):
     files = made(tmp_path, days=90)
     before = certificates.describe(files.certificate)
-    assert certificates.renew_if_due(files, now=later(59)) == ""
+    assert own_certificates.renew_if_due(files, now=later(59)) == ""
     assert certificates.describe(files.certificate) == before
-    assert certificates.renew_if_due(files, now=later(61)) == "it was due"
+    assert own_certificates.renew_if_due(files, now=later(61)) == "it was due"
     after = certificates.check(files)
     assert (after.names, after.serial != before.serial) == (before.names, True)
 
 
 def test_it_is_renewed_for_a_new_name_and_keeps_the_old_ones(tmp_path):
     files = made(tmp_path)
-    assert certificates.renew_if_due(files, ["fl.example.org"]) == ""
-    assert certificates.renew_if_due(files, ["new.example.org"]) == "it was not good for new.example.org"
+    assert own_certificates.renew_if_due(files, ["fl.example.org"]) == ""
+    assert own_certificates.renew_if_due(files, ["new.example.org"]) == "it was not good for new.example.org"
     assert certificates.check(files).covers(["new.example.org", *NAMES])
+
+
+def test_addresses_of_earlier_machines_do_not_make_it_grow_for_ever(tmp_path):
+    files = made(tmp_path)
+    before = certificates.describe(files.certificate).names
+    for number in range(1, 60):
+        own_certificates.renew_if_due(files, [f"10.0.0.{number}", "fl.example.org"])
+    names = certificates.check(files).names
+    assert (names[0], "10.0.0.59" in names, "10.0.0.1" in names) == ("10.0.0.59", True, False)
+    assert len(names) <= own_certificates.MOST_ADDRESSES + len(before) + 2
+    assert {name for name in before if not name[0].isdigit() and name != "::1"} <= set(names)
+    own_certificates.renew_if_due(files, now=later(85))
+    assert certificates.describe(files.certificate).names == names
 
 
 def test_an_expired_one_is_renewed_and_without_the_cas_key_named(tmp_path):
@@ -95,8 +113,8 @@ def test_an_expired_one_is_renewed_and_without_the_cas_key_named(tmp_path):
     with pytest.raises(SecretError, match=r"server\.crt expired on \d{4}-"):
         certificates.check(files, now=later(2))
     with pytest.raises(SecretError, match="expired on"):
-        certificates.renew_if_due(Files(files.ca, files.certificate, files.key), now=later(2))
-    assert certificates.renew_if_due(files, now=later(2)) == "it was due"
+        own_certificates.renew_if_due(Files(files.ca, files.certificate, files.key), now=later(2))
+    assert own_certificates.renew_if_due(files, now=later(2)).startswith("it expired on ")
 
 
 def test_somebody_elses_certificate_is_used_as_it_is(tmp_path):
@@ -104,11 +122,11 @@ def test_somebody_elses_certificate_is_used_as_it_is(tmp_path):
     files = access.given(theirs.certificate, theirs.key, theirs.ca)
     entry = access.prepare(tmp_path / "home", files=files, names=["unknown.example.org"])
     assert certificates.check(entry.files) == certificates.describe(theirs.certificate)
-    assert certificates.renew_if_due(entry.files) == ""
+    assert own_certificates.renew_if_due(entry.files) == ""
     assert not (tmp_path / "home" / "ca.key").exists()
     assert access.existing(tmp_path / "home").files.fingerprint == theirs.fingerprint
     with pytest.raises(SecretError, match="somebody else's"):
-        certificates.issue(entry.files, NAMES)
+        own_certificates.issue(entry.files, NAMES)
     again = access.prepare(tmp_path / "home")  # and given none, the server has a CA of its own
     assert again.files.fingerprint != theirs.fingerprint
     assert access.existing(tmp_path / "home").files == again.files
@@ -132,20 +150,20 @@ def test_a_key_that_others_can_read_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["", "  ", "a" * 70 + ".org", "..", "exa mple.org", "fl.example.org:9092"])
 def test_what_is_no_name_is_an_error(name):
     with pytest.raises(SecretError, match="expected a DNS name or an IP address"):
-        certificates.normal(name)
+        authority.normal(name)
 
 
 def test_names_are_compared_in_one_form():
-    assert certificates.normal("[::1]") == "::1"
-    assert certificates.normal("0:0::1") == "::1"
-    assert certificates.normal("FL.Example.org") == "fl.example.org"
-    assert certificates.normal("bücher.example") == "xn--bcher-kva.example"
+    assert authority.normal("[::1]") == "::1"
+    assert authority.normal("0:0::1") == "::1"
+    assert authority.normal("FL.Example.org") == "fl.example.org"
+    assert authority.normal("bücher.example") == "xn--bcher-kva.example"
 
 
 def test_a_server_for_all_is_called_by_this_machines_names():
     assert access.own_names("127.0.0.1") == []
     assert access.own_names("192.0.2.9") == ["192.0.2.9"]
-    assert all(certificates.normal(name) for name in access.own_names("0.0.0.0"))
+    assert all(authority.normal(name) for name in access.own_names("0.0.0.0"))
 
 
 def test_several_at_once_make_one_ca_and_a_key_and_certificate_that_go_together(tmp_path):

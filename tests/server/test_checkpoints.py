@@ -1,10 +1,15 @@
 """Checkpoints: what is written comes back to the bit, or is known to be damaged; a refusing disk changes nothing."""
 
+import hashlib
 import itertools
+import json
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fl_common.errors import StoreError
+from fl_common import memory
+from fl_common.errors import ParterreError, StoreError
 from fl_common.settings import Settings
-from fl_server import checkpoints
+from fl_server import checkpoints, seals
 from fl_server.checkpoints import Checkpoint
+from fl_server.npz import read_npz, write_npz
 from fl_server.runs import Run
 
 EVENT = {"event": "round", "round": 1, "time": "2026-01-01T00:00:00.000+00:00"}
@@ -63,7 +70,7 @@ def test_arrays_of_any_name_type_and_shape_come_back(
     tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, np.ndarray]
 ) -> None:
     path = tmp_path_factory.mktemp("npz") / "arrays.npz"
-    assert same(checkpoints.read_npz(path, checkpoints.write_npz(path, arrays)), arrays)
+    assert same(read_npz(path, write_npz(path, arrays)), arrays)
 
 
 def test_bfloat16_and_fortran_order_come_back(tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_on_a_full_disk_the_last_good_checkpoint_stands(small_disk: Path) -> Non
     stored = run.latest()
     assert stored is not None
     assert same(stored.arrays, checkpoint(1).arrays)
-    assert [entry.name for entry in (run.directory / "checkpoints").iterdir()] == ["0001"]
+    assert sorted(entry.name for entry in (run.directory / "checkpoints").iterdir()) == ["0001", "rounds.jsonl"]
     assert [event["round"] for event in run.rounds()] == [1]
 
 
@@ -170,7 +177,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from fl_common.errors import StoreError
+from fl_common import memory
+from fl_common.errors import ParterreError, StoreError
 from fl_common.settings import Settings
 from fl_server.runs import Checkpoint, Run
 
@@ -194,3 +202,93 @@ def test_a_file_that_may_not_grow_leaves_the_last_good_checkpoint(tmp_path: Path
     assert stored is not None
     assert (stored.round, stored.arrays["w"].tolist()) == (1, [1.0] * 10)
     assert checkpoints.numbers(tmp_path / "run" / "checkpoints") == [1]
+
+
+def _zip_that_declares(path: Path, shape: tuple[int, ...], *, size: int | None = None) -> None:
+    """An npz with a header of any shape and 16 bytes of data; `size`: what the archive says that it holds."""
+    with zipfile.ZipFile(path, "w") as archive, archive.open("w.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        member.write(bytes(16))
+    if size is not None:
+        there = path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            (info,) = archive.infolist()
+        path.write_bytes(there.replace(struct.pack("<L", info.file_size), struct.pack("<L", size)))
+
+
+@pytest.mark.parametrize("size", [None, 0xFFFFFF00])
+@pytest.mark.parametrize("shape", [(5_000_000_000,), (2**62, 2**62), (-4,), (3,)])
+def test_arrays_that_declare_another_size_than_they_have_are_damaged(
+    tmp_path: Path, shape: tuple[int, ...], size: int | None
+) -> None:
+    _zip_that_declares(tmp_path / "arrays.npz", shape, size=size)
+    with pytest.raises(StoreError, match=r"arrays\.npz is damaged"):
+        read_npz(tmp_path / "arrays.npz", {})
+
+
+def _as_if_whole(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a manifest, or its files, and make all sums those of what is there then."""
+    path = directory / "manifest.json"
+    body = json.loads(path.read_text())["checkpoint"]
+    body = change(body) or body
+    if isinstance(body, dict) and isinstance(body.get("sums"), dict):
+        body["sums"] = {name: seals.sum_of(directory / name) for name in ("arrays.npz", "state.npz")}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({"sha256": digest, "checkpoint": body}))
+
+
+WORSE: dict[str, Callable[[Path], object]] = {
+    "nested JSON": lambda path: (path / "manifest.json").write_text("[" * 100_000),
+    "nested in JSON": lambda path: (path / "manifest.json").write_text('{"checkpoint": ' + "[" * 100_000),
+    "binary": lambda path: (path / "manifest.json").write_bytes(bytes(range(256))),
+    "a list": lambda path: _as_if_whole(path, lambda body: [body]),
+    "no sums": lambda path: _as_if_whole(path, lambda body: body.pop("sums") and None),
+    "no number": lambda path: _as_if_whole(path, lambda body: body.pop("round") and None),
+    "another round": lambda path: _as_if_whole(path, lambda body: body | {"round": 9}),
+    "no event": lambda path: _as_if_whole(path, lambda body: body | {"event": 5}),
+    "declares 20 GB": lambda path: _as_if_whole(
+        path, lambda body: _zip_that_declares(path / "arrays.npz", (5_000_000_000,))
+    ),
+    "no archive": lambda path: _as_if_whole(path, lambda body: (path / "arrays.npz").write_bytes(b"PK" * 99) and None),
+    "an empty archive of arrays": lambda path: _as_if_whole(
+        path, lambda body: (path / "arrays.npz").write_bytes(b"") and None
+    ),
+    "pickled": lambda path: _as_if_whole(
+        path, lambda body: np.savez(path / "arrays.npz", w=np.array([{}], dtype=object))
+    ),
+    "emptied": lambda path: (path / "arrays.npz").write_bytes(b""),
+    "gone": lambda path: (path / "state.npz").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", WORSE)
+def test_whatever_became_of_the_newest_checkpoint_the_older_one_is_taken(tmp_path: Path, damage: str) -> None:
+    run = Run.create(tmp_path / "run", Settings(keep=2, keep_best=""))
+    for number in (1, 2):
+        run.commit(checkpoint(number), EVENT | {"round": number})
+    WORSE[damage](tmp_path / "run" / "checkpoints" / "0002")
+    found = Run.open(tmp_path / "run").latest()
+    assert found is not None
+    assert found.round == 1
+
+
+def test_a_whole_checkpoint_that_does_not_fit_into_memory_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "run", Settings(keep_best=""))
+    run.commit(checkpoint(1), EVENT)
+    run.commit(checkpoint(2, size=9_000), EVENT | {"round": 2})
+    monkeypatch.setattr(memory, "available", lambda: 50_000)
+    with pytest.raises(ParterreError, match=r"arrays\.npz takes 0 MB of memory.*Free some"):
+        run.latest()
+
+
+def test_arrays_that_share_their_bytes_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.npz"
+    np.savez(path, w=np.zeros(50_000))
+    with zipfile.ZipFile(path, "a") as archive:
+        (info,) = archive.infolist()
+        archive.filelist.extend([info] * 9)
+        archive._didModify = True
+    with pytest.raises(StoreError, match="share their bytes"):
+        read_npz(path, {})

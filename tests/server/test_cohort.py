@@ -53,7 +53,9 @@ def test_a_wait_ends_when_enough_have_come_and_says_so_only_when_something_chang
         (102.0, lambda: grid.nodes.update({5: silent})),
     )
     assert waiting(grid, clock, said).nodes() == [3, 5]
-    assert [(event["event"], event["have"], event["need"]) for event in said] == [("waiting", 0, 2), ("waiting", 1, 2)]
+    assert [(event["event"], event["have"], event["need"]) for event in said] == [
+        ("waiting", have, 2) for have in (0, 1, 2)
+    ]
     assert 0.9 < said[1]["seconds"] < 1.2
 
 
@@ -64,6 +66,13 @@ def test_too_few_clients_end_in_an_error_at_the_time_limit():
     assert 5.0 <= clock.time - 100 < 5.5
     assert "waited 5 s for 3 clients; 1 came" in str(caught.value)
     assert "min_clients" in str(caught.value)
+
+
+def test_a_wait_without_a_limit_lasts_until_they_come():
+    grid = InProcessGrid({3: silent})
+    clock = Clock((100_000.0, lambda: grid.nodes.update({5: silent})))
+    clock.sleep = lambda seconds, step=clock.sleep: step(max(seconds, 50.0))
+    assert waiting(grid, clock, [], wait_seconds=0).nodes() == [3, 5]
 
 
 def test_a_client_that_leaves_while_waited_is_not_counted():

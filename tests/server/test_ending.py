@@ -10,7 +10,9 @@ from flwr.app import Message, RecordDict
 from in_process import Late, lost
 from small_rounds import Watched, answer, events, grid, is_train, resume, run, steady
 
+from fl_cli.words import DESCRIBE
 from fl_common.errors import RoundError
+from fl_common.schema import Schema
 from fl_server.runs import CLIENTS, Run
 
 
@@ -272,9 +274,7 @@ def test_who_was_set_aside_is_remembered_by_a_resumed_run(tmp_path):
     run(tmp_path / "whole", whole, rounds=8, aside_after=2, aside_rounds=3)
     first, second = grid(3, x3=failing), grid(3, x3=failing)
     run(tmp_path / "run", first, rounds=3, aside_after=2, aside_rounds=3)
-    settings = tmp_path / "run" / "settings.toml"
-    settings.write_text(settings.read_text().replace("\nrounds = 3", "\nrounds = 8"))
-    resume(tmp_path / "run", second)
+    resume(tmp_path / "run", second, rounds=8)
     assert first.cohorts | second.cohorts == whole.cohorts
 
 
@@ -342,10 +342,8 @@ def test_waiting_says_how_many_clients_fit(tmp_path):
 
 def test_a_node_keeps_its_slot_across_a_resume_whoever_comes_first(tmp_path):
     run(tmp_path / "run", grid(3), rounds=1)
-    settings = tmp_path / "run" / "settings.toml"
-    settings.write_text(settings.read_text().replace("\nrounds = 1", "\nrounds = 2"))
     over = Watched({node: steady() for node in (3, 2, 0)})  # node 1 is gone; 0, a new one, would sort before the others
-    state = resume(tmp_path / "run", over)
+    state = resume(tmp_path / "run", over, rounds=2)
     slots = {message.metadata.dst_node_id: message.content["config"]["client"] for message in over.sent}
     assert slots == {3: 2, 2: 1, 0: 0}
     assert state.leases == {"3": 2, "2": 1, "0": 0}
@@ -371,3 +369,24 @@ def test_a_metric_out_of_its_range_is_rejected_in_training_and_evaluation(tmp_pa
     over = grid(3, x3=lambda message: answer(message) if is_train(message) else answer(message, loss=loss))
     _, made = run(tmp_path / "other", over, metric_limits="loss=0:100", fraction_evaluate=1.0)
     assert [(each["phase"], each["reason"]) for each in events(made, "rejected")] == [("evaluate", "range")]
+
+
+def shrinking(schemas=None):
+    """Four clients, of which one leaves after the first round."""
+    over = grid(4)
+    if schemas is not None:
+        over.schemas = schemas
+    over.nodes[2] = lambda message: (over.nodes.pop(2), answer(message))[1]
+    return over
+
+
+def test_partitions_that_no_client_holds_are_said_in_each_round(tmp_path):
+    _, made = run(tmp_path / "run", shrinking(), rounds=3)
+    rounds = made.rounds()
+    assert [(event.get("unused"), event.get("partitions")) for event in rounds] == [(None, None), (1, 4), (1, 4)]
+    assert "1 of 4 partitions unused" in DESCRIBE["round"](rounds[1])
+
+
+def test_where_all_clients_have_data_of_their_own_no_partition_is_unused(tmp_path):
+    _, made = run(tmp_path / "run", shrinking(dict.fromkeys(range(1, 5), Schema())), rounds=2)
+    assert [event.get("unused") for event in made.rounds()] == [None, None]

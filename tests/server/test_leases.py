@@ -28,6 +28,14 @@ def test_no_two_nodes_hold_one_slot_and_only_those_present_hold_any(rounds, limi
         assert len(leases.slots) == (min(limit, len(nodes)) if limit else len(nodes))
 
 
+def test_a_new_node_has_the_slot_that_it_is_to_have_where_that_is_free():
+    leases = Leases(3).renew({7}, lambda: {7: 2})
+    assert leases.slots == {7: 2}
+    leases = leases.renew({5, 6, 7}, lambda: {5: 2, 6: 1, 8: 0})
+    assert leases.slots == {5: 0, 6: 1, 7: 2}  # 2 is held by another, so 5 takes what is left
+    assert Leases(2).renew({9}, lambda: {9: 5}).slots == {9: 0}  # there is no slot 5
+
+
 @settings(max_examples=100)
 @given(fleets, limits)
 def test_who_stays_keeps_its_slot(rounds, limit):

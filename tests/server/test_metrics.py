@@ -103,3 +103,11 @@ def values(registry):
         for s in samples
         if not s.name.endswith(("_created", "_free_bytes"))
     }
+
+
+def test_a_damaged_log_takes_no_metric_of_the_other_runs(registry, tmp_path):
+    nonsense = {"seconds": "x", "bytes_up": {}, "bytes_down": -5, "phases": [1], "cohort": "a", "loss": []}
+    write(tmp_path, "a", {**STARTED, "rounds": "many"}, *({**ROUND, key: value} for key, value in nonsense.items()))
+    write(tmp_path, "b", STARTED, ROUND)
+    assert registry.get_sample_value("parterre_round") == 1
+    assert registry.get_sample_value("parterre_loss", {"evaluated_on": "test"}) == 1.5

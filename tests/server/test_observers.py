@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fl_common.errors import StoreError
-from fl_server.observers import plots
+from fl_server.observers import panels, plots
 
 
 def round_(number: int, **more: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def recorded(directory: Path) -> dict[tuple[str, int], float]:
 def is_drawn(path: Path) -> bool:
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("L"))
-    return picture.format == "PNG" and pixels.shape[1] >= 1200 and 0.02 < (pixels < 250).mean() < 0.6
+    return picture.format == "PNG" and pixels.shape[1] >= 1200 and 0.008 < (pixels < 250).mean() < 0.6
 
 
 def test_tensorboard_is_given_every_number_of_a_round_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -83,6 +83,11 @@ ODD = {
     "nothing but the number": [BARE],
     "measures that are null": [round_(1, loss=None, accuracy=None, spread={"loss": [None] * 5})],
     "a loss of zero": [round_(1, loss=0.0, spread={}), round_(2, loss=0.0, spread={})],
+    "a loss that is no number": [round_(1), round_(2, loss=float("nan")), round_(3, loss=float("inf"))],
+    "metrics of every kind": [
+        round_(n, metrics={f"a_long_name_of_an_output_{k}": -n * k for k in range(9)} | {"bad": float("nan")})
+        for n in (1, 2)
+    ],
     "a diverging loss": [round_(number, loss=10.0 ** (3 * number)) for number in range(1, 9)],
     "rejections and a slow first round": [round_(1, seconds=90.0), *(round_(n, rejected=1) for n in range(2, 9))],
     "no traffic and no time": [round_(n, seconds=0, phases={}, bytes_up=0, bytes_down=0) for n in range(1, 9)],
@@ -94,6 +99,13 @@ ODD = {
 def test_odd_runs_are_drawn_without_a_warning(tmp_path: Path, events: list[dict[str, Any]]) -> None:
     plots.draw(events, tmp_path / "plot.png")
     assert is_drawn(tmp_path / "plot.png")
+
+
+def test_a_metric_has_one_colour_and_no_two_in_a_picture_share_one() -> None:
+    names = ["loss", "mae", "auc", "top_k", "precision", "recall"]
+    found = panels.colours(names)
+    assert len(set(found.values())) == len(names)
+    assert panels.colours(["mae"])["mae"] == panels.colours(["loss", "accuracy", "mae"])["mae"]
 
 
 def test_a_run_without_a_round_has_nothing_to_plot(tmp_path: Path) -> None:

@@ -1,21 +1,35 @@
 """The registry: who was let in, by which token, and for how long it lets anybody in."""
 
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
 from fl_common import keys
 from fl_common.errors import AccessError, StoreError
+from fl_common.settings import Settings
 from fl_common.tokens import Token
 from fl_server import labels
 from fl_server import registry as registry_
+from fl_server.clock import Clock as WallClock
+from fl_server.leases import Leases
 from fl_server.registry import FILE, Registry
+from fl_server.roster import Roster
+from fl_server.whereabouts import HOME_VARIABLE
 
 FINGERPRINT = "00" * 32
 
 
 def public():
     return keys.public_pem(keys.generate().public_key())
+
+
+class Nodes:
+    """A grid of two nodes that are there."""
+
+    def get_node_ids(self):
+        return [7, 8]
 
 
 class Clock:
@@ -196,3 +210,45 @@ def test_when_a_client_was_last_heard_of_is_kept(registry, clock):
     client = registry.add_key(public(), {"site": "bonn"})
     registry.note_seen({client.identity: 1234.5, "unknown": 1.0})
     assert [(each.seen, each.since) for each in registry.clients()] == [(1234.5, clock.now)]
+
+
+def test_a_full_disk_is_said_in_words_and_not_in_those_of_sql(registry):
+    registry._db.execute("PRAGMA max_page_count = 1")  # SQLite's own way to be full
+    with pytest.raises(StoreError, match="cannot be changed: a database cannot be written: the disk is full"):
+        registry.add_key(public(), {"site": "x" * 1_000_000})
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_this_one(tmp_path):
+    before = registry_.SCHEMA
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.executescript(before)
+        database.execute("INSERT INTO client (id, public_key, labels, token, since) VALUES ('a', x'00', '{}', '', 1)")
+        database.commit()
+    for _ in range(2):
+        registry = Registry(tmp_path)
+        assert registry.client("a").killed == ""
+        registry.close()
+    registry = Registry(tmp_path, clock=lambda: 5.0)
+    registry.note_killed("a", "out of memory")
+    assert (registry.client("a").killed, registry.client("a").killed_at) == ("out of memory", 5.0)
+    registry.close()
+
+
+def test_a_run_tells_of_clients_that_were_killed_since_its_last_round(registry, tmp_path, monkeypatch):
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    first, second = (registry.add_key(public(), {}).identity for _ in range(2))
+    for node, identity in ((7, first), (8, second)):
+        registry.settle(identity, node)
+    registry.note_killed(first, "before this run")
+    said = []
+    settings = Settings(min_clients=2)
+    roster = Roster(Nodes(), settings, WallClock(), said.append, leases=Leases().renew([7, 8]), clients={})
+    for moment, told in ((2_000.0, 1), (2_000.0, 1), (3_000.0, 2)):
+        registry._clock.now = moment
+        if moment != getattr(registry, "last", None):
+            registry.note_killed(second, "out of memory: limit 9 MiB, peak 9 MiB")
+            registry.last = moment
+        roster.gather(1)
+        assert len([each for each in said if each["event"] == "warning"]) == told
+    texts = [each["text"] for each in said if each["event"] == "warning"]
+    assert texts[0] == "client 1 was killed, and is back; out of memory: limit 9 MiB, peak 9 MiB"

@@ -385,7 +385,7 @@ def test_a_run_stops_when_its_patience_ends(bench, tmp_path):
     evaluate = scripted(*({"loss": loss} for loss in (3.0, 2.0, 2.5, float("nan"), 2.0, 1.0)))
     options = {"rounds": 9, "patience": 3, "fraction_evaluate": 0}
     state, reason, _ = bench.run(tmp_path / "run", bench.grid(), evaluate=evaluate, **options)
-    assert (state.round, reason, state.best_loss) == (5, "patience", 2.0)
+    assert (state.round, reason, state.best) == (5, "patience", 2.0)
 
 
 # ---- going on

@@ -1,6 +1,12 @@
 """The SuperLink as a child process: a taken port is named, and nothing is left when it stops."""
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -10,6 +16,8 @@ from fl_common.errors import NetworkError
 from fl_common.nursery import Nursery
 from fl_server import access
 from fl_server.addresses import Addresses, check_free, free_ports
+from fl_server.kept_up import KeptUp
+from fl_server.standstill import work_of
 from fl_server.superlink import SuperLink
 
 
@@ -47,7 +55,7 @@ def test_a_port_in_use_is_an_error_that_names_it(tmp_path, name, purpose):
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "127.0.0.1:99999", "192.0.2.1:9092", ":"])
 def test_an_address_that_cannot_be_listened_on_is_an_error(address):
-    with pytest.raises(NetworkError, match=f"cannot listen on {address} for Fleet"):
+    with pytest.raises(NetworkError, match=r"cannot listen on .* for Fleet|the address for Fleet takes HOST:PORT"):
         check_free(address, "Fleet")
 
 
@@ -94,3 +102,51 @@ def threads():
     import threading
 
     return [thread.name for thread in threading.enumerate()]
+
+
+@contextmanager
+def kept(directory, **said):
+    """A SuperLink that is kept up, and looked after by the test."""
+    server = Server(directory)
+    keeper = KeptUp(server.superlink, **said)
+    try:
+        yield server.superlink, keeper
+    finally:
+        if server.superlink.alive:
+            os.kill(server.superlink.process.pid, signal.SIGCONT)
+        server.stop()
+
+
+def test_a_start_that_is_held_back_is_waited_for_and_a_hang_after_it_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("fl_server.kept_up.HUNG_SECONDS", 0.0)
+    monkeypatch.setattr("fl_server.kept_up.BUSY_SECONDS", 0.0)
+    said, waited = [], []
+    with kept(tmp_path, say=said.append, meanwhile=lambda: waited.append(True)) as (link, keeper):
+        keeper.start(wait=False)
+        os.kill(link.process.pid, signal.SIGSTOP)
+        turn = link.executor.turns
+        while link.executor.turns < turn + 5:  # questions that nobody answers
+            keeper.tick()
+            time.sleep(0.01)
+        assert said == []
+        os.kill(link.process.pid, signal.SIGCONT)
+        link.wait_until_ready(lambda: waited.append(True))
+        assert waited
+        until(lambda: not link.executor.silence())
+        os.kill(link.process.pid, signal.SIGSTOP)
+        until(lambda: keeper.tick() or not link.alive)
+        assert said[0].startswith("the SuperLink has not answered for")
+
+
+def test_a_superlink_that_computes_has_more_time_than_one_that_does_nothing(tmp_path):
+    spin, idle = (
+        subprocess.Popen([sys.executable, "-c", code]) for code in ("while True: pass", "import time; time.sleep(600)")
+    )
+    try:
+        until(lambda: work_of(spin.pid) > 0.2)
+        assert work_of(idle.pid) < work_of(spin.pid)
+    finally:
+        for process in (spin, idle):
+            process.kill()
+            process.wait()
+    assert work_of(spin.pid) == 0.0

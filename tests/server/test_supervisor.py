@@ -1,5 +1,6 @@
 """The supervisor, over a real database of Flower's and real run directories; processes and time are the test's."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -29,6 +30,13 @@ class Process:
 
     def join(self):
         pass
+
+
+class Killed:
+    """What a cgroup says in which the kernel has just killed for memory."""
+
+    def word(self):
+        return "out of memory: limit 450 MiB, peak 450 MiB"
 
 
 class Scene:
@@ -92,6 +100,15 @@ def test_a_killed_serverapp_is_started_again_after_a_pause_and_the_events_say_so
     assert event["reason"] == "its process ended (SIGKILL)"
     log, _ = scene.link.state.get_task_log(scene.link.task(scene.run_id), None)
     assert json.loads(log) == event
+
+
+def test_a_serverapp_that_the_kernel_killed_for_memory_is_named_as_such(tmp_path):
+    scene = Scene(tmp_path)
+    scene.supervisor._memory = Killed()
+    scene.end(-9)
+    scene.wait()
+    reason = scene.run.events()[-1]["reason"]
+    assert reason == "its process ended (SIGKILL, out of memory: limit 450 MiB, peak 450 MiB)"
 
 
 def test_the_pause_grows_and_the_limit_ends_the_run_with_its_reason(scene):
@@ -255,20 +272,60 @@ def test_a_database_that_cannot_be_used_is_said_once_and_tried_again(scene):
     assert scene.events == ["restarted"]
 
 
-def test_a_lock_that_a_dying_serverapp_still_holds_is_waited_for(scene):
+@contextlib.contextmanager
+def held(run):
+    """Another process writes the run."""
     code = f"""
-import sys, time
+import sys
 from pathlib import Path
 from fl_server.runs import Run
-with Run(Path({str(scene.run.directory)!r})).lock():
+with Run(Path({str(run.directory)!r})).lock():
     print("held", flush=True)
-    time.sleep(1)
+    sys.stdin.read()
 """
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout.readline() == "held\n"
-    scene.another().recover()
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield
+    finally:
+        holder.communicate()
+
+
+def test_a_run_that_another_process_still_writes_is_waited_for_and_holds_up_no_other(scene):
+    other, directory = scene.link.submit(), scene.home / "other"
+    Run.create(directory, Settings())
+    Whereabouts(scene.home).note(other, directory)
+    scene.supervisor.launched(scene.link.start(other), process := Process())
+    process.exitcode = -9
+    with held(scene.run):
+        scene.end(-9)
+        scene.wait(pause(1))
+        scene.wait(pause(1))
+        assert scene.link.status(other).status == Status.PENDING
+        assert scene.events == []
+        assert len([text for text in scene.said if "being written by another process" in text]) == 1
+    scene.wait()
     assert scene.events == ["restarted"]
-    assert holder.wait() == 0
+
+
+def test_restarts_of_a_server_that_was_told_to_stop_are_not_counted(scene):
+    for _ in range(6):
+        scene.another().recover(crashed=False)
+        scene.link.start(scene.run_id)
+    assert {event["attempt"] for event in scene.run.events()} == {0}
+    scene.another().recover(crashed=True)
+    assert scene.run.events()[-1]["attempt"] == 1
+
+
+def test_a_claimed_run_whose_process_cannot_be_started_is_started_again(scene):
+    other, directory = scene.link.submit(), scene.home / "other"
+    Run.create(directory, Settings())
+    Whereabouts(scene.home).note(other, directory)
+    scene.supervisor.not_launched(scene.link.start(other), "its process could not be started (EOFError: )")
+    scene.wait(0)
+    scene.wait()
+    assert scene.link.status(other).status == Status.PENDING
+    assert Run.open(directory).events()[-1]["reason"] == "its process could not be started (EOFError: )"
 
 
 def test_a_run_submitted_again_belongs_to_its_newest_number(scene):
@@ -276,3 +333,24 @@ def test_a_run_submitted_again_belongs_to_its_newest_number(scene):
     Whereabouts(scene.home).note(again, scene.run.directory)
     assert Whereabouts(scene.home).directory(scene.run_id) is None
     assert Whereabouts(scene.home).directory(again) == scene.run.directory
+
+
+def test_a_run_that_had_all_its_rounds_is_complete_though_flower_gave_it_up_for_lost(scene):
+    scene.link.state.query("UPDATE task SET active_until = '2026-01-01 00:00:00.000000+00:00'")  # the clock jumped
+    assert scene.status.sub_status == SubStatus.FAILED
+    word = scene.run.append({"event": "finished", "rounds": 3})
+    scene.end(0)
+    assert (scene.status.status, scene.status.sub_status) == (Status.FINISHED, SubStatus.COMPLETED)
+    scene.another().recover()
+    log, _ = scene.link.state.get_task_log(scene.link.task(scene.run_id), None)
+    assert [json.loads(line) for line in log.splitlines()] == [word]
+
+
+def test_a_superlink_that_fell_before_a_run_had_a_directory_is_no_error_of_the_run(tmp_path):
+    scene = Scene(tmp_path)
+    for name in ("settings.toml", "seal.json"):
+        scene.home.joinpath("run", name).unlink()
+    scene.finish(SubStatus.FAILED, f'{RAISED}: <_InactiveRpcError of RPC that terminated with:\n\tdetails = "reset"\n>')
+    scene.end(1)
+    scene.wait()
+    assert scene.status.status == Status.PENDING

@@ -19,7 +19,7 @@ def test_a_watch_tells_each_event_once_of_every_run(tmp_path):
     watch = Watch(tmp_path)
     assert kinds(watch) == []
     append(tmp_path, "b", {"event": "started"})
-    append(tmp_path, "a", {"event": "started"}, {"event": "round"})
+    append(tmp_path, "a", {"event": "started"}, {"event": "round", "round": 1})
     assert kinds(watch) == [("a", "started"), ("a", "round"), ("b", "started")]
     append(tmp_path, "b", {"event": "finished"})
     assert kinds(watch) == [("b", "finished")]
@@ -33,21 +33,31 @@ def test_a_line_that_is_not_whole_is_told_when_it_is(tmp_path):
         file.write('{"event": "ro')
     assert kinds(watch) == [("a", "started")]
     with path.open("a") as file:
-        file.write('und"}\n')
+        file.write('und", "round": 1}\n')
     assert kinds(watch) == [("a", "round")]
 
 
 def test_a_watch_may_begin_with_what_comes_next(tmp_path):
     append(tmp_path, "a", {"event": "started"})
     watch = Watch(tmp_path, skip_past=True)
-    append(tmp_path, "a", {"event": "round"})
+    append(tmp_path, "a", {"event": "round", "round": 1})
     assert kinds(watch) == [("a", "round")]
 
 
 def test_a_run_begun_anew_under_the_same_name_is_told_from_its_start(tmp_path):
     watch = Watch(tmp_path)
-    path = append(tmp_path, "a", {"event": "started"}, {"event": "round"})
+    path = append(tmp_path, "a", {"event": "started"}, {"event": "round", "round": 1})
     assert len(kinds(watch)) == 2
     path.unlink()
     append(tmp_path, "a", {"event": "started"})
     assert kinds(watch) == [("a", "started")]
+
+
+def test_a_log_that_cannot_be_read_hides_no_other_run(tmp_path):
+    append(tmp_path, "b", {"event": "started"})
+    (tmp_path / "a" / "events.jsonl").mkdir(parents=True)
+    (tmp_path / "c" / "events.jsonl" / "x").mkdir(parents=True)
+    watch = Watch(tmp_path)
+    assert kinds(watch) == [("b", "started")]
+    append(tmp_path, "b", {"event": "finished"})
+    assert kinds(watch) == [("b", "finished")]

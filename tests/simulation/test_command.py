@@ -34,6 +34,7 @@ def simulate(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return command("fl_cli.main", "simulate", *arguments)
 
 
+@pytest.mark.slow
 def test_a_simulated_run_leaves_what_a_deployed_one_leaves_and_resumes(tmp_path: Path):
     out, whole = tmp_path / "run", tmp_path / "whole"
     common = ("--clients", "40", "--fraction", "0.2", "--strategy", "fedadam", "--json")
@@ -74,6 +75,7 @@ def test_what_cannot_be_simulated_is_said_in_one_line_and_leaves_no_run(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_flower_simulation_runs_this_very_app(tmp_path: Path):
     out = tmp_path / "run"
     done = command(

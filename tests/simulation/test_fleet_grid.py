@@ -1,5 +1,6 @@
 """The fleet's grid: replies arrive in the order of the fleet's time, and what nobody takes is not made."""
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -160,3 +161,21 @@ def test_a_round_in_which_all_are_late_ends_at_its_deadline(together: bool):
     grid = grid_of(engine := Engine(together=together))
     assert times(stream(grid, deadline=5)) == [(1, 5, False), (2, 5, False), (3, 5, False), (4, 5, False)]
     assert engine.made == []
+
+
+def test_what_is_on_its_way_outlasts_a_checkpoint():
+    engine = Engine()
+    grid, again = grid_of(engine), grid_of(engine)
+    grid.expect(deadline=600.0, enough=1)
+    identities = grid.push_messages(asked([1, 2, 4]))
+    assert [reply.metadata.src_node_id for reply in grid.pull_messages(identities)] == [2]
+    again.clock.forward(grid.clock.now())
+    again.restore(json.loads(json.dumps(grid.notes())))
+    for each in (grid, again):
+        each.clock.forward(30)
+        assert discard(each, identities) == {identities[0]: True}
+        each.expect(deadline=600.0, enough=0)
+        late = each.push_messages(asked([4], 2))
+        assert late[0] not in identities
+        assert [reply.metadata.src_node_id for reply in each.pull_messages(late)] == [4]
+        assert each.clock.now() == 80  # at work until 40, on the message before

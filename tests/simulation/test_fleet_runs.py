@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fl_client.app import Workplace, make_app
+from fl_common.errors import StoreError
 from fl_common.settings import Settings
 from fl_server.app import serve
 from fl_server.runs import Run
@@ -47,6 +48,11 @@ def run(directory: Path, settings: Settings, *, app: bool = False) -> Run:
 def figures(run: Run) -> list[Any]:
     keys = ("cohort", "replies", "rejected", "surplus", "fleet")
     return [[event[key] for key in keys] for event in run.rounds()]
+
+
+def dropped(run: Run) -> list[Any]:
+    keys = ("round", "client", "reason", "seconds")
+    return [[event[key] for key in keys] for event in run.events() if event["event"] == "dropped"]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,32 @@ def test_a_resumed_run_goes_on_at_the_hour_where_it_stopped_and_ends_in_the_same
     assert figures(again) == figures(whole)
     for name, array in final(whole).items():
         np.testing.assert_array_equal(final(again)[name], array)
+
+
+@pytest.mark.slow
+def test_clients_that_are_at_work_still_are_so_after_a_resume_wherever_it_stopped(tmp_path: Path):
+    many = {"rounds": 7, "over_selection": 1.3, "clients_per_round": 8, "fraction": 1.0, "fleet_speed": 20.0}
+    whole = run(tmp_path / "whole", fleet_of(**many))
+    assert any(event["event"] == "dropped" for event in whole.events())
+    for stop in range(1, 7):
+        out = tmp_path / str(stop)
+        run(out, fleet_of(**many | {"rounds": stop}))
+        again = run(out, fleet_of(**many, out=str(out), resume=True))
+        assert figures(again) == figures(whole)
+        assert dropped(again) == dropped(whole)
+        for name, array in final(whole).items():
+            np.testing.assert_array_equal(final(again)[name], array)
+
+
+@pytest.mark.parametrize("notes", [{}, {"busy": 3, "coming": []}, {"busy": [], "coming": [["x"]]}])
+def test_a_checkpoint_that_does_not_say_what_is_on_its_way_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: Any
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(FleetGrid, "notes", lambda self: notes)
+        run(tmp_path / "run", fleet_of(rounds=1))
+    with pytest.raises(StoreError, match="the checkpoint of round 1 is damaged: it does not say what is on its way"):
+        run(tmp_path / "run", fleet_of(rounds=2, out=str(tmp_path / "run"), resume=True))
 
 
 @pytest.mark.slow

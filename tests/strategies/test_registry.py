@@ -49,18 +49,57 @@ def test_a_number_of_clients_reaches_flowers_strategies_too():
     assert max(int(1000 * strategy.fraction_train), strategy.min_train_nodes) == 5
 
 
+OWN = """
+from strategies.fedavg import FedAvg
+
+class Mine(FedAvg):
+    def __init__(self, *, pull=0.5, **more):
+        super().__init__(**more)
+        self.pull = pull
+"""
+
+
+def test_a_strategy_of_ones_own_is_named_by_its_file(tmp_path):
+    (tmp_path / "own_strategy.py").write_text(OWN)
+    name = f"{tmp_path}/own_strategy.py:Mine"
+    strategy = make(parse({"strategy": name, "strategy.pull": 0.25, "seed": 4}))
+    assert (type(strategy).__name__, strategy.pull, strategy.seed) == ("Mine", 0.25, 4)
+    with pytest.raises(StrategyError, match=r"has no 'Mein'\. Did you mean Mine\?"):
+        make(parse({"strategy": f"{tmp_path}/own_strategy.py:Mein"}))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "strategy .*broken.py: there is no file"),
+        ("class Mine(:\n", r"SyntaxError: .*broken\.py, line 1"),
+        ("import json\njson.loads('{')\n", r"JSONDecodeError: .*broken\.py, line 2"),
+    ],
+)
+def test_what_is_wrong_with_the_file_of_a_strategy_is_told_with_its_line(tmp_path, source, message):
+    if source is not None:
+        (tmp_path / "broken.py").write_text(source)
+    with pytest.raises(StrategyError, match=message):
+        make(parse({"strategy": f"{tmp_path}/broken.py:Mine"}))
+
+
+def test_an_argument_that_a_strategy_lacks_is_answered_with_those_that_it_has():
+    with pytest.raises(StrategyError, match=r"krum takes no argument 'malicious'\. It takes: .*\bf, fraction_evaluate"):
+        make(parse({"strategy": "krum", "strategy.malicious": 1}))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"strategy": "fedaam"}, "unknown strategy 'fedaam'. Did you mean fedadam?"),
         ({"strategy": "nowhere.at_all:X"}, "does not import: ModuleNotFoundError"),
-        ({"strategy": "flwr.serverapp.strategy:FedNone"}, "does not import: AttributeError"),
+        ({"strategy": "flwr.serverapp.strategy:FedNone"}, "has no 'FedNone'. Did you mean Fed"),
         ({"strategy": "json:JSONDecoder"}, "must be a subclass of flwr.serverapp.strategy.Strategy"),
         ({"strategy": "flwr.serverapp.strategy:Strategy"}, "is abstract"),
         ({"strategy": "fedadam", "strategy.beta1": 1}, "takes no argument 'beta1'. Did you mean beta_"),
         (
             {"strategy": "flwr.serverapp.strategy:FedAvg", "strategy.q": 1},
-            "takes no argument 'q'. Known: .*fraction_train",
+            "takes no argument 'q'. It takes: .*fraction_train",
         ),
     ],
 )

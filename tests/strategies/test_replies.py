@@ -34,6 +34,9 @@ BAD = {
     "a weight of NaN": (reply(MODEL, float("nan")), "weight", "got nan"),
     "an infinite weight": (reply(MODEL, float("inf")), "weight", "got inf"),
     "a list for a metric": (reply(MODEL, loss=[1.0, 2.0]), "metrics", "loss"),
+    "a metric for every day": (reply(MODEL, **{f"m{day}": 0.0 for day in range(2000)}), "metrics", "at most 1000"),
+    "a metric that writes on a terminal": (reply(MODEL, **{"\x1b[2K": 0.0}), "metrics", r"\x1b[2K"),
+    "a metric with a story for a name": (reply(MODEL, **{"m" * 5000: 0.0}), "metrics", "the name of a metric"),
     "two records of metrics": (two_records(), "malformed", "one record of metrics"),
 }
 
@@ -72,3 +75,11 @@ def test_a_clients_nan_does_not_spoil_the_mean_of_the_others():
 def test_the_order_of_replies_does_not_show_in_the_metrics():
     pairs = [(7.0, {"loss": 0.1}), (3.0, {"loss": 1e9}), (11.0, {"loss": -1e9 / 7})]
     assert dict(mean_metrics(pairs)) == dict(mean_metrics(pairs[::-1]))
+
+
+def test_finite_numbers_beyond_any_model_end_no_run_and_count_for_nothing():
+    huge = [(10_000_000, {"loss": 1.7e308}), (10_000_000, {"loss": -1.7e308}), (3.0, {"loss": 2.0})]
+    assert dict(mean_metrics(huge)) == {"loss": 2.0}
+    assert dict(mean_metrics(huge[:2])) == {}
+    largest = 3.4028234663852886e38
+    assert dict(mean_metrics([(10_000_000, {"loss": largest})] * 3)) == {"loss": pytest.approx(largest)}

@@ -13,9 +13,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from fl_common import private
 from fl_common.errors import ParterreError
 from fl_common.tokens import Token
-from fl_server import access
+from fl_server import access, certificates
 from fl_server.registry import Registry
 
 USES, SECONDS = 1_000_000, 10 * 365 * 86_400.0  # `kubectl scale` must work for as long as the release lives
@@ -35,7 +36,8 @@ def secret(name: str, changes: dict[str, bytes] | None = None) -> dict[str, byte
         headers={"Authorization": f"Bearer {bearer}", "Content-Type": "application/merge-patch+json"},
     )
     trusted = ssl.create_default_context(cafile=str(KUBERNETES / "ca.crt"))
-    with urllib.request.urlopen(request, timeout=30, context=trusted) as answer:
+    own = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted))  # the cluster is no way out
+    with urllib.request.build_opener(*own).open(request, timeout=30) as answer:
         data = json.load(answer).get("data") or {}
     return {key: base64.b64decode(value) for key, value in data.items()}
 
@@ -60,13 +62,13 @@ def main() -> None:
     """Make what is missing and publish it."""
     names = os.environ["FL_SERVER_NAMES"].split(",")
     entry = access.prepare(STORE / ".superlink", names=names, files=own_certificate())
-    ca = entry.files.ca.read_bytes()
+    ca = certificates.read_public(entry.files.ca)
     enroll, control = os.environ["ENROLL_SECRET"], os.environ["CONTROL_SECRET"]
     if not good(secret(enroll).get("token", b""), entry):
         token = access.enrolment_token(entry, uses=USES, seconds=SECONDS)
         secret(enroll, {"token": token.text.encode(), "ca.crt": ca})
         print(f"a new enrolment token ({token.identity}) is in Secret {enroll}")
-    secret(control, {"credential": entry.credential.read_bytes(), "ca.crt": ca})
+    secret(control, {"credential": private.read(entry.credential, "the credential of Control"), "ca.crt": ca})
     print(f"the credential of Control is in Secret {control}")
 
 

@@ -35,27 +35,28 @@ imagePullSecrets:
 {{- end }}
 
 {{- define "parterre.podSecurity" -}}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end }}
 
 {{- define "parterre.containerSecurity" -}}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
+securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
+{{- end }}
+
+{{/* Not empty where the chart leaves the number of clients alone. */}}
+{{- define "parterre.scaledElsewhere" -}}
+{{- if or .Values.autoscaling.enabled (kindIs "invalid" .Values.clients.replicas) -}}yes{{- end -}}
+{{- end }}
+
+{{/* A value as it was written: helm reads whole numbers as floats, and prints large ones as 1.2e+07. */}}
+{{- define "parterre.written" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) (lt . 1e15) -}}{{ printf "%.0f" . }}{{- else -}}{{ toString . }}{{- end -}}
 {{- end }}
 
 {{/* Settings, a dict, as the environment variables that every command reads. */}}
 {{- define "parterre.settings" -}}
 {{- range $name, $value := . }}
 - name: FL_{{ upper $name }}
-  value: {{ $value | toString | quote }}
+  value: {{ include "parterre.written" $value | quote }}
 {{- end }}
 {{- end }}
 
@@ -71,6 +72,16 @@ securityContext:
 {{- join "," (concat $names .Values.server.names) -}}
 {{- end }}
 
+{{/* The names of the release's own services, which are reached through no proxy, whatever the environment injects. */}}
+{{- define "parterre.ownNames" -}}
+- name: FL_NO_PROXY
+  value: {{ $name := include "parterre.name" . }}{{ $space := .Release.Namespace }}
+  {{- $names := list -}}
+  {{- range $each := list (printf "%s-server" $name) (printf "%s-control" $name) -}}
+  {{- $names = concat $names (list $each (printf "%s.%s" $each $space) (printf "%s.%s.svc" $each $space) (printf "%s.%s.svc.cluster.local" $each $space)) -}}
+  {{- end }} {{ join "," $names | quote }}
+{{- end }}
+
 {{- define "parterre.enrollSecret" -}}
 {{- default (printf "%s-enroll" (include "parterre.name" .)) .Values.clients.enrollSecret -}}
 {{- end }}
@@ -81,7 +92,7 @@ securityContext:
 {{- end }}
 
 {{- define "parterre.fleet" -}}
-{{- if .Values.clients.server -}}{{ .Values.clients.server }}{{- else -}}{{ include "parterre.name" . }}-server:{{ .Values.service.port }}{{- end -}}
+{{- if .Values.clients.server -}}{{ .Values.clients.server }}{{- else -}}{{ include "parterre.name" . }}-server:{{ int64 .Values.service.port }}{{- end -}}
 {{- end }}
 
 {{- define "parterre.checks" -}}
@@ -103,7 +114,7 @@ securityContext:
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.enabled needs ingress.host, the name under which clients reach the server." -}}
 {{- end -}}
-{{- if and .Values.podDisruptionBudget.enabled (ge (int .Values.podDisruptionBudget.minAvailable) (int .Values.clients.replicas)) (not .Values.autoscaling.enabled) -}}
+{{- if and .Values.podDisruptionBudget.enabled (ge (int .Values.podDisruptionBudget.minAvailable) (int .Values.clients.replicas)) (not (include "parterre.scaledElsewhere" .)) -}}
 {{- fail (printf "podDisruptionBudget.minAvailable must be below clients.replicas (%d), or no node could ever be drained; it is %d." (int .Values.clients.replicas) (int .Values.podDisruptionBudget.minAvailable)) -}}
 {{- end -}}
 {{- end }}
