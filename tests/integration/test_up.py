@@ -107,7 +107,7 @@ def test_a_run_goes_on_when_a_client_is_killed_in_the_middle_of_training(tmp_pat
     out = tmp_path / "run"
     up = start(
         FL, "up", "--clients", "3", "--rounds", "4", "--out", str(out),
-        "--set", "min_clients=1", "--set", "deadline_seconds=3", "--set", "local_epochs=20",
+        "--set", "min_clients=1", "--set", "deadline_seconds=60", "--set", "local_epochs=20",
     )  # fmt: skip
     until(lambda: events(out, "round"), "the first round", up)
     client = until(lambda: client_of(up.pid, out), "a client", up)
