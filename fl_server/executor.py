@@ -8,10 +8,11 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import grpc
 
@@ -26,6 +27,7 @@ from fl_server.standstill import Standstill
 log = logging.getLogger(__name__)
 
 APP_PACKAGES = frozenset({"fl_common", "fl_client", "fl_server", "strategies"})
+CHANNELS = "create_channel"  # Flower's name of what opens a grid's channel
 CLAIM_PAUSE = 0.05
 RECONNECT = [(f"grpc.{each}_reconnect_backoff_ms", 500) for each in ("initial", "min", "max")]
 
@@ -186,15 +188,32 @@ def claimer(appio: str, secret: bytes, root: bytes | None = None) -> Callable[[]
     return claim
 
 
+def _use_lasting_channels(grid: Any) -> None:
+    """Have the module of Flower's grid connect as we do: its own channels try again after up to two minutes."""
+
+    def create(
+        server_address: str, insecure: bool, root_certificates: bytes | None, interceptors: Sequence[Any]
+    ) -> grpc.Channel:
+        return grpc.intercept_channel(
+            channels.lasting(server_address, None if insecure else root_certificates), *interceptors
+        )
+
+    if not hasattr(grid, CHANNELS):
+        raise StoreError(f"{grid.__name__} has no {CHANNELS}: this is another release of Flower than Parterre is for.")
+    setattr(grid, CHANNELS, create)
+
+
 def _serverapp(appio: str, token: str, root: bytes | None) -> None:
     from flwr.common.logger import mirror_output_to_queue
     from flwr.server.serverapp import app
+    from flwr.superlink.grid import grpc_grid
 
     from fl_common import heap
     from fl_server import installation
 
     heap.give_large_blocks_back()
     installation.use(app)
+    _use_lasting_channels(grpc_grid)
     # The run brings its own code in its bundle, which must win over what this process was forked with.
     for name in [name for name in sys.modules if name.partition(".")[0] in APP_PACKAGES]:
         del sys.modules[name]

@@ -5,7 +5,9 @@ import contextlib
 import grpc
 import pytest
 
-from fl_server.executor import Executor
+from fl_common import channels
+from fl_common.errors import StoreError
+from fl_server.executor import Executor, _use_lasting_channels
 from fl_server.standstill import LONGEST_STEP
 
 
@@ -120,3 +122,22 @@ def test_a_machine_that_slept_was_not_silent(tmp_path):
     executor = asking(tmp_path, lambda: time[0])
     executor.is_ready()
     assert unanswered(executor, time, 3 * 3600.0, 1.0)[:-1] == [LONGEST_STEP]
+
+
+@pytest.mark.filterwarnings("ignore:Exception in thread")  # gRPC's own, of a channel that is closed while it is watched
+def test_a_runs_own_channel_does_not_wait_for_minutes_before_it_tries_again(monkeypatch):
+    from flwr.superlink.grid import GrpcGrid, grpc_grid
+
+    monkeypatch.setattr(grpc_grid, "create_channel", grpc_grid.create_channel)  # put back at the end
+    given, lasting = [], channels.lasting
+    monkeypatch.setattr(channels, "lasting", lambda *arguments: given.append(arguments) or lasting(*arguments))
+    _use_lasting_channels(grpc_grid)
+    grid = GrpcGrid("127.0.0.1:1", insecure=True, token="a token")
+    grid._connect()
+    grid.close()
+    assert given == [("127.0.0.1:1", None)]
+
+
+def test_another_flower_is_named():
+    with pytest.raises(StoreError, match="another release of Flower"):
+        _use_lasting_channels(contextlib)
