@@ -6,6 +6,7 @@ from pathlib import Path
 from fl_cli import options
 from fl_cli.federation import HOME, OWNER
 from fl_cli.runs import find
+from fl_cli.server import LOCK as SERVER_LOCK
 from fl_server.runs import LOCK, Run
 from fl_server.tenancy import holder
 from fl_server.whereabouts import Whereabouts
@@ -43,3 +44,8 @@ def number_of(run: Run) -> int | None:
     """Return the number by which the server of the run's store knows it; None where it does not."""
     directory = run.directory.resolve()
     return Whereabouts(directory.parent / options.HOME).numbers().get(directory)
+
+
+def serves(run: Run) -> bool:
+    """Say whether a server has the run's store now."""
+    return holder(run.directory.resolve().parent / options.HOME / SERVER_LOCK) is not None

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from fl_cli import options, runs
-from fl_cli.running import named, runner
+from fl_cli.running import named, number_of, runner, serves
 from fl_cli.up import short
 from fl_common.errors import StoreError
 from fl_server.runs import Run
 
 PATIENCE = 120.0  # seconds: a simulation ends its round first
 LOOK_SECONDS = 0.1
+FINISHED = "finished"
 
 Name = Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, its name under --store, or its number.")]
 
@@ -35,11 +36,24 @@ def stop(
     """End RUN, whoever runs it: `fl up`, `fl simulate` or, named by its number or directory, a server."""
     from fl_cli.run import reach
 
-    found = named(run, store)
-    number = found if isinstance(found, int) else _told(found)
-    if number is not None:
+    def told_to_stop(number: int, *, of: Run | None = None) -> None:
         with reach(server, store, ca, credential, insecure=insecure) as control:
+            if of is not None and control.status(number).ended:
+                raise StoreError(_idle(of))
             control.stop(number)
+
+    found = named(run, store)
+    if isinstance(found, int):
+        told_to_stop(found)
+    elif who := runner(found):
+        if who.process is not None:
+            os.kill(who.process, signal.SIGTERM)
+        if who.number is not None:
+            told_to_stop(who.number)
+    elif (number := number_of(found)) is not None and serves(found) and found.status != FINISHED:
+        told_to_stop(number, of=found)  # between two starts: its server counts it as unended
+    else:
+        raise StoreError(_idle(found))
     if isinstance(found, Run):
         _wait(found)
         typer.echo(f"stopped; go on with: fl resume {short(found.directory)}")
@@ -47,14 +61,8 @@ def stop(
         typer.echo(f"run {found} is stopped; the server keeps its rounds so far")
 
 
-def _told(run: Run) -> int | None:
-    """Tell the process that runs a run to stop; where a server does, return its number there."""
-    who = runner(run)
-    if not who:
-        raise StoreError(f"run {run.name} does not run: it is {run.status}.")
-    if who.process is not None:
-        os.kill(who.process, signal.SIGTERM)
-    return who.number
+def _idle(run: Run) -> str:
+    return f"run {run.name} does not run: it is {run.status}."
 
 
 def _wait(run: Run) -> None:

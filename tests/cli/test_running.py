@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fl_cli import run as command
 from fl_cli.federation import HOME, OWNER
 from fl_cli.main import register
 from fl_cli.running import Runner, named, number_of, runner
+from fl_cli.server import LOCK as SERVER_LOCK
 from fl_common.errors import StoreError
 from fl_common.settings import Settings
+from fl_server.control import Status
 from fl_server.runs import LOCK, Run
 from fl_server.tenancy import alone
 from fl_server.whereabouts import Whereabouts
@@ -93,6 +96,46 @@ def test_a_run_is_stopped_by_its_name_and_keeps_what_it_has(made: Run, writer: "
     assert made.status == "interrupted"
     with pytest.raises(StoreError, match="run demo does not run: it is interrupted"):
         fl("stop", str(made.directory))
+
+
+class Answering:
+    """A Control that knows the run's number, and takes note of what it is told to stop."""
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+        self.stopped: list[int] = []
+
+    def __enter__(self) -> "Answering":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def status(self, _: int) -> Status:
+        return Status(self.state, "", "")
+
+    def stop(self, number: int) -> None:
+        self.stopped.append(number)
+
+
+def test_a_run_between_two_starts_is_stopped_by_its_server(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, control = made.directory.parent / ".superlink", Answering("pending")
+    home.mkdir()
+    Whereabouts(home).note(4711, made.directory)
+    monkeypatch.setattr(command, "reach", lambda *_, **__: control)
+    command_line = ("stop", "demo", "--store", str(made.directory.parent))
+    with pytest.raises(StoreError, match="run demo does not run: it is interrupted"):
+        fl(*command_line)  # no server has the store
+    with alone(home / SERVER_LOCK, "the store"):
+        assert "stopped; go on with: fl resume" in fl(*command_line).output
+        assert control.stopped == [4711]
+        control.state = "finished"
+        with pytest.raises(StoreError, match="run demo does not run: it is interrupted"):
+            fl(*command_line)
+        made.append({"event": "finished", "rounds": 1, "loss": 0.5})
+        control.state = "running"  # its server has not looked yet
+        with pytest.raises(StoreError, match="run demo does not run: it is finished"):
+            fl(*command_line)
+    assert control.stopped == [4711]
 
 
 def test_a_run_is_followed_from_its_beginning_to_its_end(made: Run) -> None:
