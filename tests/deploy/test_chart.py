@@ -218,6 +218,18 @@ def test_every_variable_that_the_chart_sets_is_one_that_something_reads() -> Non
     variables.check(dict.fromkeys(names, ""))
 
 
+def test_what_the_image_knows_by_itself_is_not_asked_of_an_older_one() -> None:
+    def given(values: dict[str, Any]) -> list[str]:
+        variables = [each for pod in pods(rendered(values)) for box in pod["containers"] for each in box.get("env", [])]
+        return [each["value"] for each in variables if each["name"] == "FL_FORGET_AFTER"]
+
+    assert given({}) == []
+    assert given({"server": {"forgetAfter": "12h"}}) == ["12h"]
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    assert compose["services"]["server"]["environment"]["FL_FORGET_AFTER"] is None  # only where the env file has it
+    assert "FL_FORGET_AFTER=30d" in (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+
+
 def test_large_numbers_of_the_chart_itself_are_written_in_digits() -> None:
     manifests = rendered({"run": {"enabled": True, "ttlSecondsAfterFinished": 12345678}})
     assert found(manifests, "Job", "fl-run-1")["spec"]["ttlSecondsAfterFinished"] == 12345678
