@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from benchmarks import chaos, thousand_nodes
+from benchmarks import chaos, client_memory, thousand_nodes
 from tests.chaos.schedule import COUNTS
 
 
-@pytest.mark.parametrize("benchmark", [chaos, thousand_nodes], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("benchmark", [chaos, client_memory, thousand_nodes], ids=lambda module: module.__name__)
 def test_a_page_shows_what_was_measured(benchmark):
     text = benchmark.PAGE.read_text()
     assert text == benchmark.page(text, json.loads(benchmark.RESULT.read_text())), "run the benchmark with --page"
