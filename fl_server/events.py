@@ -58,13 +58,23 @@ def each(path: Path) -> Iterator[Event]:
     """Yield the events that `read` returns, one by one: the log is never held as a whole."""
     if not path.is_file():
         return
+    for line in pieces(path):
+        if line.endswith(b"\n") and (event := parse(line)) is not None:
+            yield event
+
+
+def pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """Yield the lines after byte `offset`; of one that is longer than LONGEST_LINE its beginning, without a line break.
+
+    A last line that a crash tore has none either. No more than LONGEST_LINE bytes are held.
+    """
     with plainly(f"read {path}"), path.open("rb") as file:
+        file.seek(offset)
         whole = True  # whether a line begins here
         while line := file.readline(LONGEST_LINE):
-            ends = line.endswith(b"\n")
-            if whole and ends and (event := parse(line)) is not None:
-                yield event
-            whole = ends
+            if whole:
+                yield line
+            whole = line.endswith(b"\n")
 
 
 def rounds(events: Iterable[Event]) -> list[Event]:

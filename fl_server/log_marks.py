@@ -21,10 +21,12 @@ class LogMark:
         if self._path.is_file():
             with plainly(f"read {self._path}"), self._path.open("rb") as file:
                 file.seek(self._length)
-                for line in file:
-                    if line.endswith(b"\n"):  # a part of one may be taken back
-                        self._sum.update(line)
-                        self._length += len(line)
+                found, taken = self._sum.copy(), self._length
+                while piece := file.readline(CHUNK):
+                    found.update(piece)
+                    taken += len(piece)
+                    if piece.endswith(b"\n"):  # a part of a line may be taken back
+                        self._sum, self._length = found.copy(), taken
         return f"{self._length} {self._sum.hexdigest()} {round_}"
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fl_server import events, log_marks
-from fl_server.disk import plainly
-from fl_server.events import Event
+from fl_server.events import LONGEST_LINE, Event
 
 KEYS = ("event", "round", "time")
 BEGIN = b'{"event": "'
@@ -21,9 +20,8 @@ def fault(path: Path, marks: Sequence[str], newest: Event | None) -> str:
         return f"{path} is gone" if marks else ""
     if not all(log_marks.stands(path, mark) for mark in marks):
         return f"{path} is damaged: it is not what was written"
-    with plainly(f"read {path}"), path.open("rb") as file:
-        file.seek(max(map(log_marks.length, marks), default=0))
-        broken = next((line for line in file if line.strip() and not _is_of_a_log(line, newest)), None)
+    after = events.pieces(path, max(map(log_marks.length, marks), default=0))
+    broken = next((line for line in after if line.strip() and not _is_of_a_log(line, newest)), None)
     return f"{path} is damaged: {broken[:40]!r} in it is no event of this run" if broken is not None else ""
 
 
@@ -41,7 +39,9 @@ def lines(wanted: Iterable[Event]) -> bytes:
 
 
 def _is_of_a_log(line: bytes, newest: Event | None) -> bool:
-    """Say whether a line is an event, or what a crash left of one."""
+    """Say whether a line is an event, or what a crash left of one. The beginning of one that is too long is neither."""
+    if len(line) >= LONGEST_LINE and not line.endswith(b"\n"):
+        return False
     if (event := events.parse(line)) is not None:
         same = newest is not None and [event.get(key) for key in KEYS] == [newest.get(key) for key in KEYS]
         return not same or event == newest

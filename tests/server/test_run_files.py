@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,28 @@ def test_a_line_that_is_no_event_is_damage_and_hides_nothing(tmp_path: Path, gar
     assert len(bad.damage) < 300
     assert (good.damage, len(bad.rounds())) == ("", rounds)
     assert healed(tmp_path / "bad")[0].damage == ""
+
+
+@pytest.mark.parametrize("begin", [b"", b'{"event": "'])
+def test_a_line_of_any_length_is_damage_and_is_never_held(tmp_path: Path, begin: bytes) -> None:
+    run = made(tmp_path / "run", rounds=1)
+    with (tmp_path / "run" / "events.jsonl").open("ab") as log:
+        log.write(begin)
+        log.truncate(log.tell() + (100 << 20))
+        log.seek(0, 2)
+        log.write(b"\n")
+    run.append({"event": "warning", "text": "after it"})
+    tracemalloc.start()
+    try:
+        assert "is no event" in Run(tmp_path / "run").damage
+        again, found = healed(tmp_path / "run")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 << 20
+    assert list(found) == ["events.jsonl"]
+    assert again.damage == ""
+    assert [event["event"] for event in again.events()] == ["started", "round", "warning", "damaged"]
 
 
 def test_a_finished_run_has_a_sum_of_its_whole_log(tmp_path: Path) -> None:
