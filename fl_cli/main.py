@@ -15,8 +15,8 @@ from fl_common.errors import ParterreError
 from fl_common.text import clean
 
 COMMANDS = (
-    *("up", "simulate", "server", "client", "run", "resume", "stop", "follow", "logs", "runs", "plot", "export"),
-    *("trust", "check", "new", "certs", "enroll", "clients", "health"),
+    *("up", "simulate", "server", "client", "run", "resume", "stop", "follow", "logs", "runs", "plot", "compare"),
+    *("export", "trust", "check", "new", "certs", "enroll", "clients", "health"),
 )
 INTERRUPTED = 130
 LONGEST = 10_000  # characters of an error

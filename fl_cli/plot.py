@@ -1,5 +1,7 @@
 """`fl plot RUN`: draw a run, finished or not, as PNG, SVG or PDF."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from fl_cli import runs
 from fl_common.errors import StoreError
+from fl_server.runs import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -25,14 +28,28 @@ def plot(
     from fl_server.observers import plots
 
     found = runs.find(run, store)
-    path = out or found.directory / "plot.png"
+    path = drawable(out or found.directory / "plot.png")
+    with readable(found, "drawn"):
+        plots.draw(found.events(), path)
+    typer.echo(str(path))
+
+
+def drawable(path: Path) -> Path:
+    """Return the path of a picture. Raises BadParameter where its name ends in no format that is drawn."""
+    from fl_server.observers import plots
+
     if path.suffix not in plots.FORMATS:
         raise typer.BadParameter(
             f"expected a name that ends in {', '.join(plots.FORMATS)}; got {path}", param_hint="--out"
         )
+    return path
+
+
+@contextmanager
+def readable(run: Run, what: str) -> Iterator[None]:
+    """Raise StoreError where the events of a run hold what no run writes: why it cannot be drawn, or compared."""
     try:
-        plots.draw(found.events(), path)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = found.damage or f"its events hold what no run writes ({type(error).__name__}: {error})"
-        raise StoreError(f"run {found.name} cannot be drawn: {why}") from error
-    typer.echo(str(path))
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        why = run.damage or f"its events hold what no run writes ({type(error).__name__}: {error})"
+        raise StoreError(f"run {run.name} cannot be {what}: {why}") from error

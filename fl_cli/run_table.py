@@ -66,6 +66,11 @@ def echo(rows: Sequence[dict[str, Any]]) -> None:
             typer.echo(f"{row['run']}: {text}")
 
 
+def room() -> int:
+    """Return the columns of the terminal; 80 of a pipe."""
+    return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
+
+
 def _row(run: Run) -> dict[str, Any]:
     settings, outline = run.settings, run.outline()
     status, last = run.status_after(outline.last), outline.round
@@ -104,12 +109,11 @@ def _moment(time: str) -> str:
 
 def _fitting(widths: dict[str, int], wanted: Sequence[str]) -> list[str]:
     """Return the columns that there is room for, in their order."""
-    room = (shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH) + 2
-    room -= sum(widths[column] + 2 for column in ALWAYS)
+    left = room() + 2 - sum(widths[column] + 2 for column in ALWAYS)
     columns = list(ALWAYS)
     for column in wanted:
-        if widths[column] + 2 <= room:
-            room -= widths[column] + 2
+        if widths[column] + 2 <= left:
+            left -= widths[column] + 2
             columns.append(column)
     return columns
 

@@ -35,8 +35,8 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 def measure(axes: "Axes", rounds: list[Event], key: str, colour: str) -> None:
     """A line of the global model's metric; behind it the spread over the clients, quartiles darker than the range."""
-    axes.set_title(_short(key))
-    points = [(event["round"], value) for event in rounds if (value := _value(event, key)) is not None]
+    axes.set_title(short(key))
+    points = [(event["round"], number) for event in rounds if (number := value(event, key)) is not None]
     if not points:
         _empty(axes, f"this run has no {key}")
         return
@@ -49,24 +49,25 @@ def measure(axes: "Axes", rounds: list[Event], key: str, colour: str) -> None:
     where = {"test": "test set", "clients": "mean of clients"}.get(rounds[-1].get("evaluated_on", ""), "model")
     axes.plot(x, y, color=colour, linewidth=2.2, solid_capstyle="round", label=where)
     axes.plot(x[-1], y[-1], marker="o", color=colour, markersize=6.5, markeredgecolor="white", markeredgewidth=1.2)
-    _limit(axes, key, list(y), spread)
+    limit(axes, key, list(y), spread)
     _label_last(axes, x[-1], y[-1], colour)
     _legend(axes)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """Return a metric's name as a title: as it was compiled, in its middle cut where it is long."""
     if name in ("loss", "accuracy"):
         return name.capitalize()
     return name if len(name) <= LONGEST_NAME else f"{name[:12]}…{name[-15:]}"
 
 
-def _value(event: Event, key: str) -> float | None:
-    value = event.get(key) if key in ("loss", "accuracy") else (event.get("metrics") or {}).get(key)
-    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+def value(event: Event, key: str) -> float | None:
+    """Return a metric of a round; None where it has none."""
+    found = event.get(key) if key in ("loss", "accuracy") else (event.get("metrics") or {}).get(key)
+    return float(found) if isinstance(found, int | float) and isfinite(found) else None
 
 
-def _limit(axes: "Axes", key: str, values: list[float], spread: list[tuple[float, ...]]) -> None:
+def limit(axes: "Axes", key: str, values: list[float], spread: list[tuple[float, ...]]) -> None:
     """Accuracies stand between 0 and 1; a loss that falls far on a logarithmic axis, so that late progress shows."""
     everything = [*values, *(number for row in spread for number in row[1:])]
     if key == "accuracy":

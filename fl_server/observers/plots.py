@@ -68,14 +68,19 @@ def draw(events: Sequence[Event], path: Path, *, title: str = "") -> None:
             _compose_fleet(lower, rounds)
         else:
             _compose(figure, rounds, events, title)
-        temporary = path.with_name(f".{path.name}")
-        with plainly(f"write the plot {path}"):
-            try:
-                temporary.unlink(missing_ok=True)  # it might be a link to anything
-                figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        save(figure, path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure into `path` in one step, in the format of its name. Raises StoreError where the disk refuses."""
+    temporary = path.with_name(f".{path.name}")
+    with plainly(f"write the plot {path}"):
+        try:
+            temporary.unlink(missing_ok=True)  # it might be a link to anything
+            figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _compose(figure: "Figure", rounds: list[Event], events: Sequence[Event], title: str) -> None:
@@ -91,13 +96,13 @@ def _compose(figure: "Figure", rounds: list[Event], events: Sequence[Event], tit
         alone = place == len(names) - 1 and place % 2 == 0
         axes = figure.add_subplot(grid[place // 2, :] if alone else grid[place // 2, place % 2])
         panels.measure(axes, rounds, name, colours[name])
-        _rounds_axis(axes, rounds)
+        rounds_axis(axes, rounds[0]["round"], rounds[-1]["round"])
     costs = grid[rows, :].subgridspec(1, 2, width_ratios=(2, 1), wspace=0.2)
     for draw_panel, column in ((panels.seconds, 0), (panels.traffic, 1)):
         axes = figure.add_subplot(costs[0, column])
         draw_panel(axes, rounds)
         axes.set_xlabel("round")
-        _rounds_axis(axes, rounds)
+        rounds_axis(axes, rounds[0]["round"], rounds[-1]["round"])
     _heading(figure, rounds, events, title, height)
 
 
@@ -120,7 +125,7 @@ def _compose_fleet(figure: "Figure", rounds: list[Event]) -> None:
     seconds, measure = figure.subplots(1, 2)
     panels.fleet_time(seconds, rounds)
     seconds.set_xlabel("round")
-    _rounds_axis(seconds, rounds)
+    rounds_axis(seconds, rounds[0]["round"], rounds[-1]["round"])
     panels.over_fleet_time(measure, rounds)
     figure.subplots_adjust(left=0.065, right=0.965, top=0.84, bottom=0.165, wspace=0.16)
 
@@ -140,8 +145,9 @@ def _heading(figure: "Figure", rounds: list[Event], events: Sequence[Event], tit
     figure.text(0.965, top, "  ·  ".join(facts), fontsize=10, color=GREY, ha="right", va="center")
 
 
-def _rounds_axis(axes: "Axes", rounds: list[Event]) -> None:
+def rounds_axis(axes: "Axes", first: int, last: int) -> None:
+    """Number the rounds below a panel."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlim(rounds[0]["round"] - 0.6, rounds[-1]["round"] + 0.6)
+    axes.set_xlim(first - 0.6, last + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, steps=[1, 2, 5, 10], min_n_ticks=1))

@@ -199,7 +199,9 @@ def test_settings_come_from_the_environment(tmp_path):
     assert "got 'nonsense'" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "simulate", "server", "client", "run", "resume", "runs", "plot", "export"])
+@pytest.mark.parametrize(
+    "command", ["up", "simulate", "server", "client", "run", "resume", "runs", "plot", "compare", "export"]
+)
 def test_every_command_explains_itself(tmp_path, command):
     shown = CliRunner().invoke(register(), [command, "--help"])
     assert shown.exit_code == 0
