@@ -34,10 +34,9 @@ RESULT = Path(__file__).parent / "results" / "client_memory.json"
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "operate-a-server.md"
 START, END = "<!-- measured:start -->\n", "<!-- measured:end -->\n"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
-SIZES_MB = (1, 10, 50, 200)
+SIZES_MB = (1, 41, 205)
 OPTIMIZERS = ("SGD", "Adam")
 SIDE = 3200  # a layer of 41 MB
-TELLING_MB = 20
 PATIENCE = 600.0
 LOOK_SECONDS = 0.1
 KINDS = ("Pss_Anon:", "Pss_Shmem:")
@@ -94,16 +93,13 @@ def measured(scratch: Path, mb: int, optimizer: str) -> dict[str, Any]:
             rest = held(server.pid), held(client.pid)
             most = watched(scratch, control, task, server, client)
     started_with = next(event for event in events(store) if event["event"] == "started")
-    size = started_with["bytes"] / 1e6
     return {
-        "model_mb": round(size, 1),
+        "model_mb": round(started_with["bytes"] / 1e6, 1),
         "optimizer": optimizer,
         **{
             name: {"rest_mb": round(low / 1e6), "peak_mb": round(high / 1e6)}
             for name, low, high in zip(("server", "client"), rest, most, strict=True)
         },
-        "client_in_models": round((most[1] - rest[1]) / 1e6 / size, 1),
-        "server_in_models": round((most[0] - rest[0]) / 1e6 / size, 1),
     }
 
 
@@ -174,14 +170,16 @@ def table(result: dict[str, Any]) -> str:
     """Return the page's part on the figures."""
     on, versions = result["machine"], result["versions"]
     lines = [
-        "| model, MB | optimizer | client at rest | at most | in models | server at rest | at most | in models |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model, MB | optimizer | client at rest | at most | server at rest | at most |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {row['model_mb']:g} | {row['optimizer']} | {row['client']['rest_mb']} | {row['client']['peak_mb']} "
-            f"| {in_models(row, 'client')} | {row['server']['rest_mb']} | {row['server']['peak_mb']} "
-            f"| {in_models(row, 'server')} |"
+            f"| {row['server']['rest_mb']} | {row['server']['peak_mb']} |"
             for row in result["rows"]
         ),
+        "",
+        f"Each MB of model more costs the client {growth(result['rows'], 'client')} MB, "
+        f"and all of the server's processes {growth(result['rows'], 'server')} MB.",
         "",
         f"`python benchmarks/client_memory.py`: {result['date']}, {on['cpu']}, {on['cores']} cores, "
         f"tensorflow {versions.get('tensorflow-cpu') or versions.get('tensorflow')}, flwr {versions['flwr']}, "
@@ -190,9 +188,14 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def in_models(row: dict[str, Any], name: str) -> str:
-    """Return how many models were added to what a process held at rest; for a small model that says nothing."""
-    return f"{row[f'{name}_in_models']:.1f}" if row["model_mb"] >= TELLING_MB else ""
+def growth(rows: list[dict[str, Any]], name: str) -> str:
+    """Return what each MB of model adds to the most that a process holds, between the two largest models."""
+    found = []
+    for optimizer in OPTIMIZERS:
+        less, more = [row for row in rows if row["optimizer"] == optimizer][-2:]
+        added = (more[name]["peak_mb"] - less[name]["peak_mb"]) / (more["model_mb"] - less["model_mb"])
+        found.append(f"{added:.1f} ({optimizer})")
+    return " or ".join(found)
 
 
 def page(text: str, result: dict[str, Any]) -> str:

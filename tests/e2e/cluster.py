@@ -33,7 +33,7 @@ def build(target: str, tag: str) -> None:
     """Build an image, of which Docker keeps the layers that did not change."""
     _testbed("docker-up", timeout=580)
     dockerfile = str(ROOT / "deploy" / "docker" / "Dockerfile")
-    _run(["docker", "build", "-q", "-f", dockerfile, "--target", target, "-t", tag, str(ROOT)], None, 900)
+    _run(["docker", "build", "-q", "-f", dockerfile, "--target", target, "-t", tag, str(ROOT)], None, 1500)
 
 
 @contextmanager

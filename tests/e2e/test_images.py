@@ -49,7 +49,7 @@ def images() -> None:
             f"parterre-{role}",
             ".",
         ]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=580)
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=1500)
 
 
 def run(image: str, *arguments: str, entry: str) -> "subprocess.CompletedProcess[str]":
