@@ -19,6 +19,7 @@ from docker.models.containers import Container
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
+BUILDING = 1500.0  # of images of which no layer is there
 GREEDY = """
 # A task that takes more memory than a server has in these tests.
 import keras
@@ -75,7 +76,7 @@ class Stack:
         """Run `docker compose ARGUMENTS`; fail with its words where it fails."""
         done = subprocess.run(
             [*self._command, *arguments],
-            capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT,
+            capture_output=True, text=True, timeout=BUILDING if "build" in arguments else PATIENCE, check=False, cwd=ROOT,
             env=self.environment | environment, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if check and done.returncode:
