@@ -86,7 +86,7 @@ def build(task: Task, seed: int) -> "keras.Model":
 
     Forgets Keras's earlier names first (keras.utils.clear_session), but not what the task's module set for Keras. A
     model that learns its shapes from data is called on one example of the test set, or of the first partition. Raises
-    TaskError where it is no compiled keras.Model.
+    TaskError where it is no compiled keras.Model, or has no weight.
     """
     from fl_common.lean import keras
 
@@ -106,8 +106,14 @@ def build(task: Task, seed: int) -> "keras.Model":
             task=task.name,
         )
     _refuse_fixed_batches(task, model)
-    if not model.built:
+    if not model.built or not model.weights:  # a subclass's inherited build() makes none
         _build_on(model, task.load_test() if task.load_test else task.load_partition(0, 1)[0])
+    if not model.weights:
+        raise TaskError(
+            "the model of task {task} has no weights, so there is nothing to train or to send. Give it a layer that "
+            "has some, such as Dense.",
+            task=task.name,
+        )
     return model
 
 

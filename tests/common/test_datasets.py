@@ -1,6 +1,7 @@
 """tf.data datasets of sequences, endless ones and ragged ones; models that fix the number of examples in a step."""
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -106,6 +107,38 @@ def test_a_model_of_fixed_batches_or_with_state_is_refused_before_it_trains():
         build(Task("fixed", fixed, lambda *_: None), 0)
     with pytest.raises(TaskError, match=r"layer lstm of task stateful is stateful.*Leave stateful=True out"):
         build(Task("stateful", stateful, lambda *_: None), 0)
+
+
+def test_a_model_without_weights_is_refused_at_the_start():
+    def weightless():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Softmax()])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return model
+
+    data = (np.zeros((2, 4), "float32"), np.zeros(2, "int64"))
+    with pytest.raises(TaskError, match=r"task weightless has no weights.*Give it a layer that has some"):
+        build(Task("weightless", weightless, lambda *_: (data, data)), 0)
+
+
+def test_a_subclass_whose_inherited_build_made_no_weights_is_called_on_data():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x)
+
+    def own():
+        model = Own()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's, that build() does nothing here
+            model.build((None, 4))
+        model.compile("sgd", "mse")
+        return model
+
+    data = (np.zeros((2, 4), "float32"), np.zeros((2, 3), "float32"))
+    assert len(build(Task("own", own, lambda *_: (data, data)), 0).weights) == 2
 
 
 WEIGHTED = """
