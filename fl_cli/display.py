@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self, TextIO
 
-from fl_cli.words import DESCRIBE, Event, alike, finished, more_left_out
+from fl_cli.words import DESCRIBE, Event, alike, finished, is_repeated, more_left_out, short_failure
 
 REPLIED = "replied"
 
@@ -69,7 +69,11 @@ class JsonLines(Display):
 
 
 class PlainLines(Display):
-    """One line of words an event, for logs and pipes."""
+    """One line of words an event, for logs and pipes.
+
+    A rejected reply is shown once another event, or a reply that was not rejected, has come after it: where every
+    client makes the same mistake, the run ends with it, and that is told once, by whoever shows the run.
+    """
 
     def __init__(self, out: TextIO, *, began: float | None = None) -> None:
         self._out = out
@@ -78,15 +82,19 @@ class PlainLines(Display):
         self._said = self._doing = ""
         self._left_out: Event = {}
         self._more = 0
+        self._held = ""
 
     def on_event(self, event: Event) -> None:
         if event["event"] == REPLIED:
+            if int(event.get("replies") or 0) > 1 + self._more:
+                self._release()
             return
         if alike(event, self._left_out):
             self._more += 1
             return
-        if self._more:
-            self._say(more_left_out(self._left_out, self._more))
+        if self._held and is_repeated(self._left_out, event):
+            self._held, self._more = "", 0
+        self._tell_left_out()
         self._left_out, self._more = event, 0
         self._rounds = event.get("rounds", self._rounds) if event["event"] == "started" else self._rounds
         describe = DESCRIBE.get(event["event"])
@@ -97,7 +105,11 @@ class PlainLines(Display):
             text = finished(event, time.monotonic() - self._began)
         if event["event"] == "round" and self._rounds:
             text = text.replace(f"round {event['round']}:", f"round {event['round']}/{self._rounds}:", 1)
-        if text != self._said:  # the same clients are still waited for
+        if event["event"] == "failed":
+            text = short_failure(event)
+        if event["event"] == "rejected":
+            self._held = text
+        elif text != self._said:  # the same clients are still waited for
             self._say(text)
         self._said = text
 
@@ -108,9 +120,18 @@ class PlainLines(Display):
         self._doing = what
 
     def close(self) -> None:
+        self._tell_left_out()
+        self._more = 0
+
+    def _tell_left_out(self) -> None:
+        self._release()
         if self._more:
             self._say(more_left_out(self._left_out, self._more))
-        self._more = 0
+
+    def _release(self) -> None:
+        if self._held:
+            self._say(self._held)
+        self._held = ""
 
     def _say(self, text: str) -> None:
         self._out.write(text + "\n")

@@ -147,6 +147,9 @@ class LiveTable(Display):
 
     def _take_end(self, event: Event) -> None:
         self._end = event
+        if self._rejected and words.is_repeated(self._rejected, event):
+            told = (words.DESCRIBE["rejected"](self._rejected), words.more_left_out(self._rejected, self._more))
+            self._notes = deque((note for note in self._notes if note not in told), maxlen=NOTES)
         self._doing = ""
         self._scroll()
 
@@ -251,7 +254,7 @@ class LiveTable(Display):
 
     def _outcome(self, event: Event) -> RenderableType:
         if event["event"] == "failed":
-            return Text(words.failure(event), style="bold red")
+            return Text(words.short_failure(event), style="bold red")
         grid = Table.grid(padding=(0, 2))
         style = "bold yellow" if event.get("gaps") else "bold green"
         whole = self._clock() - self._command_began if self._command_began is not None else None

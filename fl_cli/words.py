@@ -279,6 +279,17 @@ def failure(event: Event) -> str:
     return f"failed{where}: {event['error']}"
 
 
+def short_failure(event: Event) -> str:
+    """Return that a run failed, without why: whoever shows a run to its end says it as the error that it ends with."""
+    return f"failed in round {event['round']}" if event.get("round") else "failed"
+
+
+def is_repeated(rejection: Event, failure: Event) -> bool:
+    """Say whether the end of a failed run tells what a rejected reply did: every client made the same mistake."""
+    detail = str(rejection.get("detail") or "").rstrip(".")
+    return bool(detail) and failure["event"] == "failed" and detail in str(failure.get("error"))
+
+
 def finished(event: Event, whole: float | None = None) -> str:
     """Return the outcome and what is left, line by line. whole: as `result` takes it."""
     lines = [f"{finish(event)}: {result(event, whole)}", *shortfalls(event)]

@@ -127,7 +127,42 @@ def test_a_run_without_a_plot_is_told_how_to_draw_one() -> None:
 def test_a_resumed_and_a_failed_run_say_so() -> None:
     text = plain([STARTED | {"resumed_from": 2}, {"event": "failed", "error": "the disk is full", "round": 3}])
     assert "resumed after round 2" in text
-    assert "failed in round 3: the disk is full" in text
+    assert text.splitlines()[-1] == "failed in round 3"  # why is the error that the command ends with
+
+
+def alike_in_all(error: str) -> list[dict[str, Any]]:
+    rejected = [
+        REJECTED | {"round": 1, "client": client, "reason": "error", "detail": "ValueError (my.py, line 3). See."}
+        for client in range(3)
+    ]
+    replied = [{"event": "replied", "round": 1, "phase": "train", "replies": number, "cohort": 3} for number in (1, 3)]
+    return [STARTED, rejected[0], replied[0], *rejected[1:], replied[1], {"event": "failed", "error": error}]
+
+
+@pytest.mark.parametrize("shown", [plain, picture])
+def test_what_every_client_does_wrong_alike_is_left_to_the_error_that_the_command_ends_with(shown: Any) -> None:
+    text = shown(alike_in_all("every client failed alike in round 1: ValueError (my.py, line 3). See. Mend that."))
+    assert "ValueError" not in text
+    assert "more updates" not in text
+    assert text.strip().splitlines()[-1].strip() == "failed"
+
+
+@pytest.mark.parametrize("shown", [plain, picture])
+def test_rejections_stay_where_the_run_fails_of_something_else(shown: Any) -> None:
+    text = shown(alike_in_all("the disk is full"))
+    assert text.index("ValueError (my.py, line 3)") < text.index("2 more updates were rejected (error)")
+    assert text.index("2 more updates") < text.rindex("failed")
+
+
+def test_a_rejection_is_shown_when_another_client_has_answered_well() -> None:
+    out = io.StringIO()
+    display = PlainLines(out)
+    reply = {"event": "replied", "round": 2, "phase": "train", "cohort": 3}
+    display.on_event(REJECTED)
+    display.on_event(reply | {"replies": 1})
+    assert out.getvalue() == ""
+    display.on_event(reply | {"replies": 2})
+    assert "was rejected" in out.getvalue()
 
 
 GAPPED = FINISHED | {
