@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -60,6 +61,20 @@ def stopping_on_signals() -> Iterator[None]:
         raise Stopped(number)
 
     before = {each: signal.signal(each, on_signal) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore SIGINT, SIGTERM and SIGHUP, which are asking for what is being done already: the clean-up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -247,9 +262,10 @@ class LocalFederation:
         return {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
     def _stop(self) -> None:
-        self.nursery.stop([client for client in self.clients if client.is_alive()])
-        if self.superlink is not None:
-            self.superlink.stop()
-        self.nursery.stop()
-        self._held.close()
-        shutil.rmtree(self._home, ignore_errors=True)
+        with uninterrupted():
+            self.nursery.stop([client for client in self.clients if client.is_alive()])
+            if self.superlink is not None:
+                self.superlink.stop()
+            self.nursery.stop()
+            self._held.close()
+            shutil.rmtree(self._home, ignore_errors=True)

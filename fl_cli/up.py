@@ -10,7 +10,7 @@ import typer
 
 from fl_cli import local_data, options
 from fl_cli.display import REPLIED, Display
-from fl_cli.federation import LOGS, LocalFederation, Stopped, stopping_on_signals
+from fl_cli.federation import LOGS, LocalFederation, Stopped, stopping_on_signals, uninterrupted
 from fl_cli.follow import Event, RunFailed, conclude, show
 from fl_cli.local_data import LocalData
 from fl_cli.moment import BEGAN
@@ -141,7 +141,8 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool, insecure
         except RunFailed as failed:
             raise RunFailed(f"{failed} (logs: {short(run.directory)}/logs)", failed.exit_code) from None
         finally:
-            end_helpers()
+            with uninterrupted():
+                end_helpers()
 
 
 class Replies:

@@ -104,7 +104,10 @@ def end_helpers() -> None:
 
 
 def _end(owner: Any, descriptor: str, process: str) -> None:
-    """Close what a helper waits on, and wait for it, not for ever; Python starts another one when it needs one."""
+    """Close what a helper waits on, and wait for it; Python starts another one when it needs one.
+
+    One that does not end (the helper to fork from may still be importing) is killed.
+    """
     pid = getattr(owner, process, None)
     if pid is None:
         return
@@ -113,7 +116,9 @@ def _end(owner: Any, descriptor: str, process: str) -> None:
     setattr(owner, process, None)
     limit = time.monotonic() + GRACE_SECONDS
     with suppress(ChildProcessError):
-        while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < limit:
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > limit:
+                os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
 
 

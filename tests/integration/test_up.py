@@ -176,15 +176,25 @@ def test_an_exception_in_a_users_code_costs_that_client_and_no_more(tmp_path: Pa
     assert [event["replies"] for event in events(out, "round")] == [1, 1]
 
 
+MISTAKES = {
+    "an exception": ("partition == {failing}", "True", "OSError (shop.py, line 11)"),
+    "the shape of the data": ("(3,)", "(7,)", "takes inputs of shape (7,) for each example; the data have (3,)"),
+    "a loss of other labels": ("sparse_cat", "cat", "loss takes labels of shape (2,) for each example; got ()"),
+}
+
+
 @pytest.mark.slow
-def test_a_run_whose_every_client_fails_ends_with_their_reason(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(FAILING.replace("== {failing}", ">= 0"))
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_every_client_does_wrong_alike_ends_the_run_at_once_with_one_message(tmp_path: Path, mistake: str) -> None:
+    before, after, text = MISTAKES[mistake]
+    (tmp_path / "shop.py").write_text(FAILING.replace(before, after).replace("{failing}", "-1"))
     done = fl("up", "--task", str(tmp_path / "shop.py"), *SMALL, "--rounds", "2", "--out", str(tmp_path / "run"))
     assert done.returncode == 1
-    assert "OSError (shop.py, line 11)" in done.stderr
-    assert "every client failed alike in round 1" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert events(tmp_path / "run", "repeat") == []
+    assert (done.stdout + done.stderr).count(text) == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: every client failed alike in round 1, so it is not repeated: ")
+    assert events(tmp_path / "run", "repeat") == events(tmp_path / "run", "round") == []
+    assert len(events(tmp_path / "run", "rejected")) == 2
 
 
 @pytest.mark.slow
