@@ -76,8 +76,8 @@ class Stack:
         """Run `docker compose ARGUMENTS`; fail with its words where it fails."""
         done = subprocess.run(
             [*self._command, *arguments],
-            capture_output=True, text=True, check=False, cwd=ROOT,
-            timeout=BUILDING if "build" in arguments else PATIENCE, env=self.environment | environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, cwd=ROOT, stdin=subprocess.DEVNULL,
+            timeout=BUILDING if "build" in arguments else PATIENCE, env=self.environment | environment,
         )  # fmt: skip
         if check and done.returncode:
             pytest.fail(f"docker compose {' '.join(arguments)}: {done.stderr[-3000:]}\n{self.logs()}")
