@@ -102,7 +102,7 @@ def test_a_simulation_stops_after_the_round_and_can_be_resumed(simulated, tmp_pa
     process = simulated("--rounds", "100000")
     first = [json.loads(process.stdout.readline()) for _ in range(4)]
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     events = [*first, *map(json.loads, out.splitlines())]  # a task's prints are not among them
     assert [event["event"] for event in events][:2] == ["started", "engine"]
@@ -132,7 +132,7 @@ def test_a_simulation_in_the_middle_of_a_program_stops_at_the_second(simulated, 
     until(process, "stopping after this round")
     process.send_signal(signal.SIGINT)
     until(process, "stopped; go on with: fl resume")
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     assert Run.open(tmp_path / "run").rounds() == []
 

@@ -32,7 +32,7 @@ def fl(*arguments, directory, under="", **environment):
         env=known | QUICK | {"PYTHONPATH": str(Path(fl_common.__file__).parent.parent)} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -22,7 +22,7 @@ def shell(end: str, code: str, *arguments: str, directory: Path) -> "subprocess.
     """Run Python under a shell that ends the command with a redirection or a pipe."""
     return subprocess.run(
         ["/bin/bash", "-c", f'"$0" "$@" {end}', sys.executable, "-c", code, *arguments],
-        cwd=directory, env=environment(PYTHONPATH=ROOT), capture_output=True, text=True, timeout=120, check=False,
+        cwd=directory, env=environment(PYTHONPATH=ROOT), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def test_a_run_is_stopped_by_its_name_and_keeps_what_it_has(made: Run, writer: "
     done = fl("stop", "demo", "--store", str(made.directory.parent))
     assert done.exit_code == 0
     assert f"stopped; go on with: fl resume {made.directory}" in done.output
-    assert writer.wait(timeout=60) == 0
+    assert writer.wait(timeout=300) == 0
     assert made.status == "interrupted"
     with pytest.raises(StoreError, match="run demo does not run: it is interrupted"):
         fl("stop", str(made.directory))

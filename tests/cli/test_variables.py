@@ -30,6 +30,6 @@ def test_a_variable_that_means_nothing_is_refused_with_the_nearest(name: str, ne
 
 def test_a_command_ends_before_it_begins_where_a_variable_is_misspelt(tmp_path) -> None:
     command = [sys.executable, "-m", "fl_cli.main", "runs", "--store", str(tmp_path)]
-    done = subprocess.run(command, env={"FL_ROUND": "5"}, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env={"FL_ROUND": "5"}, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == SettingsError("").exit_code
     assert done.stderr.startswith("error: the environment variable FL_ROUND")

@@ -80,7 +80,7 @@ def test_the_lock_ends_with_the_process_however_it_ends(tmp_path):
         "print(opened.client, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == -9
     opened = open_identity(str(tmp_path / "state"), "")
     assert opened.client == done.stdout.strip()

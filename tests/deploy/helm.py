@@ -83,7 +83,7 @@ def helm(*arguments: str | Path, values: dict[str, Any] | None = None) -> subpro
         input=yaml.safe_dump(values) if values is not None else None,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -40,7 +40,7 @@ def tool(name: str) -> str:
 
 
 def run(*command: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
 
 
 @pytest.mark.parametrize("role", LEFT_OUT)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 FL = str(Path(sys.executable).parent / "fl")
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 Event = dict[str, Any]
 Start = Callable[..., subprocess.Popen[str]]

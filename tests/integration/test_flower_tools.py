@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def flwr(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [str(BIN / "flwr"), *arguments], capture_output=True, text=True, timeout=300, cwd=ROOT, check=False,
+        [str(BIN / "flwr"), *arguments], capture_output=True, text=True, timeout=900, cwd=ROOT, check=False,
         env=environment(FLWR_HOME=str(home), PATH=f"{BIN}:/usr/bin:/bin"),
     )  # fmt: skip
 

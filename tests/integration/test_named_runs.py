@@ -14,7 +14,7 @@ QUICK = ("--set", "fraction_evaluate=0", "--set", "plot=false", "--set", "tensor
 
 def restart(fleet: Fleet, name: str) -> None:
     fleet.server.send_signal(signal.SIGTERM)
-    assert fleet.server.wait(timeout=120) == 0
+    assert fleet.server.wait(timeout=300) == 0
     fleet.serve(name)
 
 

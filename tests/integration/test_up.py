@@ -76,7 +76,7 @@ def test_ctrl_c_while_everything_is_still_imported_leaves_one_line_and_no_run(tm
     until(lambda: len(descendants(up.pid)) >= 2, "the helpers", up)
     family = descendants(up.pid)
     os.killpg(up.pid, signal.SIGINT)  # as a terminal sends it: to all
-    _, err = up.communicate(timeout=120)
+    _, err = up.communicate(timeout=300)
     assert (up.returncode, err) == (130, "stopped before the run began\n")
     assert not out.exists()
     until(lambda: gone(family), "the end of every process")
