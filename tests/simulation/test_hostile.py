@@ -284,7 +284,9 @@ def test_flipped_labels_are_what_a_cohort_trains_on(tmp_path):
 @pytest.mark.parametrize("command", [["up", "--clients", "2"], ["run"]])
 def test_a_deployed_run_refuses_what_can_only_be_simulated(command):
     arguments = [*command, "--set", "hostile=0.2", "--set", "attack=nan"]
-    done = subprocess.run([sys.executable, "-m", "fl_cli.main", *arguments], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "fl_cli.main", *arguments], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 2
     assert "hostile can only be simulated, and this is a deployed run" in done.stderr
 
