@@ -77,6 +77,7 @@ def imported(folder: Path) -> str:
     return mark.read_text() if mark.exists() else ""
 
 
+@pytest.mark.slow
 def test_a_simulation_beside_files_with_the_names_of_libraries(folder: Path) -> None:
     done = run(folder, FL, "simulate", "--task", "my-task.py", "--clients", "4", "--rounds", "1", "--out", "run")
     assert done.returncode == 0, done.stderr + imported(folder)

@@ -165,6 +165,7 @@ def load_partition(partition, partitions):
 """
 
 
+@pytest.mark.slow
 def test_an_exception_in_a_users_code_costs_that_client_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(FAILING.replace("{failing}", "1"))
     out = tmp_path / "run"

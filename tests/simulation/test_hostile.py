@@ -256,6 +256,7 @@ def test_a_run_says_who_is_hostile_and_the_mean_is_swayed_but_not_the_median(tmp
     assert swayed["median"] < 1 < swayed["fedavg"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_ends_in_the_same_weights_under_attack(tmp_path):
     one, other = (
         final(ran(tmp_path / name, hostile=0.2, attack="alie", label_noise=0.1, seed=3)) for name in ("one", "other")

@@ -45,10 +45,10 @@ def test_the_built_in_models_end_in_the_weights_of_the_deployed_client(tmp_path:
 @pytest.mark.parametrize(
     ("task", "model", "engines"),
     [
-        ("fashion_mnist", "", ("vectorized",)),
         *(
             pytest.param(task, model, engines, marks=pytest.mark.slow)
             for task, model, engines in (
+                ("fashion_mnist", "", ("vectorized",)),
                 ("fashion_mnist", "2nn", ("loop", "keras")),
                 ("fashion_mnist", "cnn", ("loop", "keras")),
                 ("mnist", "", ("vectorized", "loop", "keras")),
@@ -75,8 +75,7 @@ def test_the_built_in_tasks_end_in_the_weights_of_the_deployed_client(tmp_path: 
     ("model", "engine"),
     [
         *(pytest.param("", engine, marks=pytest.mark.slow) for engine in ("vectorized", "loop", "keras")),
-        ("norm", "loop"),
-        pytest.param("norm", "keras", marks=pytest.mark.slow),
+        *(pytest.param("norm", engine, marks=pytest.mark.slow) for engine in ("loop", "keras")),
     ],
 )
 def test_a_users_model_with_dropout_adam_and_batchnorm_agrees_on_ragged_clients(tmp_path: Path, model, engine):
@@ -87,13 +86,8 @@ def test_a_users_model_with_dropout_adam_and_batchnorm_agrees_on_ragged_clients(
     assert [event["replies"] for event in run.rounds()] == [6, 6, 6]
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        "fedprox",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fedadam", "flwr.serverapp.strategy:FedMedian")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fedprox", "fedadam", "flwr.serverapp.strategy:FedMedian"])
 def test_strategies_agree_with_deployment(tmp_path: Path, strategy: str):
     settings = settings_of(5, strategy=strategy, **UNEVEN)
     run = simulated(tmp_path / "simulated", settings)
@@ -111,6 +105,7 @@ def test_the_choice_follows_the_layers_and_says_so(tmp_path: Path):
     assert ways(cnn) == ["loop"]
 
 
+@pytest.mark.slow
 def test_a_cohort_that_does_not_fit_in_memory_is_split_and_ends_the_same(tmp_path: Path):
     settings = settings_of(9, rounds=2, **UNEVEN)
     whole = simulated(tmp_path / "whole", settings)
