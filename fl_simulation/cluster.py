@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,11 +66,13 @@ def on_ray(app: App, nodes: int, *, verbose: bool) -> None:
     config = _config(app, nodes)
     client, server = Imported(app.clientapp, config), load(app.serverapp, ServerApp)
     load(app.clientapp, ClientApp)
-    whole = ServerApp()
+    whole, stopping = ServerApp(), threading.Event()
 
     @whole.main()
     def main(grid: Any, context: Context) -> None:
         context.run_config = config
+        pull = grid.pull_messages
+        grid.pull_messages = lambda ids: [] if stopping.is_set() else pull(ids)
         server(grid, context)
 
     logging.getLogger("flwr").addFilter(_without_notice)
@@ -80,6 +83,8 @@ def on_ray(app: App, nodes: int, *, verbose: bool) -> None:
     try:
         run_simulation(whole, client, nodes, backend_config=dict(ONE_CORE), verbose_logging=verbose)
     except KeyboardInterrupt:
+        stopping.set()  # that its workers end now is no client's failure: neither an event of the run nor a traceback
+        logging.getLogger("flwr").disabled = True
         _leave()
         typer.echo("stopped", err=True)
         os._exit(INTERRUPTED)  # Flower's thread with the server would wait for replies that nobody makes any more

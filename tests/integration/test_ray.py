@@ -183,6 +183,7 @@ def test_ctrl_c_ends_a_run_on_ray_and_its_workers(tmp_path: Path, start: Start) 
     family = descendants(running.pid)
     assert stop(running, signal.SIGINT) == 130
     assert "Traceback" not in (tmp_path / "stopped.log").read_text()
+    assert events(out, "rejected") == []  # a worker that was ended is no client that failed
     until(lambda: gone(family), "the end of Ray's processes")
 
 
