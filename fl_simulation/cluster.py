@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from flwr.app import Context, Message
@@ -79,17 +79,22 @@ def on_ray(app: App, nodes: int, *, verbose: bool) -> None:
     from flwr.simulation import run_simulation
 
     _join()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+    signal.signal(signal.SIGINT, lambda *_: _interrupt(stopping))  # a shell's background jobs begin with it ignored
     try:
         run_simulation(whole, client, nodes, backend_config=dict(ONE_CORE), verbose_logging=verbose)
     except KeyboardInterrupt:
-        stopping.set()  # that its workers end now is no client's failure: neither an event of the run nor a traceback
-        logging.getLogger("flwr").disabled = True
         _leave()
         typer.echo("stopped", err=True)
         os._exit(INTERRUPTED)  # Flower's thread with the server would wait for replies that nobody makes any more
     finally:
         _leave()
+
+
+def _interrupt(stopping: threading.Event) -> NoReturn:
+    """Begin to end: that Flower ends the workers now is no client's failure, neither an event nor a traceback."""
+    stopping.set()
+    logging.getLogger("flwr").disabled = True
+    raise KeyboardInterrupt
 
 
 def check_installed() -> None:
