@@ -30,14 +30,12 @@ class Kind(type):
 
 
 class Set(real, metaclass=Kind):
-    def __new__(cls, *given, **named):
-        return real(*given, **named)
-
     @classmethod
-    def now(cls, tz=None):
-        return real.now(tz) + datetime.timedelta(seconds=ahead())
+    def now(cls, tz=None):  # one of this kind again: code in Rust and C asks for that
+        return super().now(tz) + datetime.timedelta(seconds=ahead())
 
 
+sqlite3.register_adapter(Set, lambda value: value.isoformat(" "))
 datetime.datetime = Set
 """
 
