@@ -10,7 +10,7 @@ from fl_server.addresses import free_ports
 from tests.integration.conftest import FL, Start, stop, until
 from tests.integration.fleet import Fleet
 
-WAYS = {"lost": None, "noise": b"\xff\xfe\0noise" * 200}  # others: tests/server/test_damaged_home.py
+WAYS = {"noise": b"\xff\xfe\0noise" * 200}  # others: tests/server/test_damaged_home.py
 REFUSED = {  # what is said, and the command
     ("ca.key", "noise"): "--new-ca",
     ("clients.db", "noise"): "clients.db*",
@@ -37,11 +37,7 @@ def test_any_file_of_the_home_is_put_right_or_refused_with_the_command(start: St
     for number, file in enumerate(files):
         store = shutil.copytree(fleet.store, tmp_path / "copy")
         damaged = store / ".superlink" / file
-        content = WAYS[way]
-        if content is None:
-            damaged.unlink()
-        else:
-            damaged.write_bytes(content)
+        damaged.write_bytes(WAYS[way])
         name = f"copy-{number}.log"
         ports = zip(("--fleet-port", "--control-port", "--appio-port"), map(str, free_ports(3)), strict=True)
         server = start(FL, "server", "--store", str(store), *(each for pair in ports for each in pair), log=name)
