@@ -43,6 +43,7 @@ def stop(
             control.stop(number)
 
     found = named(run, store)
+    again = "fl resume"
     if isinstance(found, int):
         told_to_stop(found)
     elif who := runner(found):
@@ -50,13 +51,16 @@ def stop(
             os.kill(who.process, signal.SIGTERM)
         if who.number is not None:
             told_to_stop(who.number)
+            again = "fl run --resume"
     elif (number := number_of(found)) is not None and serves(found) and found.status != FINISHED:
+        again = "fl run --resume"
         told_to_stop(number, of=found)  # between two starts: its server counts it as unended
     else:
         raise StoreError(_idle(found))
     if isinstance(found, Run):
         _wait(found)
-        typer.echo(f"stopped; go on with: fl resume {short(found.directory)}")
+        where = short(found.directory) if again == "fl resume" else found.name
+        typer.echo(f"stopped; go on with: {again} {where}")
     else:
         typer.echo(f"run {found} is stopped; the server keeps its rounds so far")
 

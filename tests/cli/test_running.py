@@ -126,7 +126,7 @@ def test_a_run_between_two_starts_is_stopped_by_its_server(made: Run, monkeypatc
     with pytest.raises(StoreError, match="run demo does not run: it is interrupted"):
         fl(*command_line)  # no server has the store
     with alone(home / SERVER_LOCK, "the store"):
-        assert "stopped; go on with: fl resume" in fl(*command_line).output
+        assert fl(*command_line).output == "stopped; go on with: fl run --resume demo\n"  # by the server that had it
         assert control.stopped == [4711]
         control.state = "finished"
         with pytest.raises(StoreError, match="run demo does not run: it is interrupted"):
