@@ -51,16 +51,23 @@ class Stopped(BaseException):
         self.number = number
 
 
+def stopping_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that end a run: SIGINT, SIGTERM, and SIGHUP, but where `nohup` has that one ignored."""
+    kept = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if kept else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, so that `finally` clauses and context managers do their work."""
+    """Turn the signals that end a run into Stopped, so that `finally` clauses and context managers do their work."""
+    signals = stopping_signals()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for each in signals:
             signal.signal(each, signal.SIG_IGN)  # once: what follows is the clean-up
         raise Stopped(number)
 
-    before = {each: signal.signal(each, on_signal) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {each: signal.signal(each, on_signal) for each in signals}
     try:
         yield
     finally:

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from fl_cli.federation import Stopped
+from fl_cli.federation import Stopped, stopping_signals
 
 GRACE_SECONDS = 3.0  # in which the process may end by itself after it was told to, before it is ended
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CURSOR = "\x1b[?25h"  # shows it again
 
 
@@ -40,7 +39,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
-        self._before = {each: signal.signal(each, self._on_signal) for each in SIGNALS}
+        self._before = {each: signal.signal(each, self._on_signal) for each in stopping_signals()}
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="interrupts", daemon=True).start()
         return self
@@ -58,13 +57,13 @@ class Interrupts:
         """Stop what Python runs; between two operations of TensorFlow's it does."""
         self._handled += 1
         if number != signal.SIGINT or self._handled > 1 or not self._in_rounds:
-            for each in SIGNALS:
+            for each in self._before:
                 signal.signal(each, signal.SIG_IGN)  # what follows is the clean-up
             raise Stopped(number)
 
     def _watch(self) -> None:
         while (number := os.read(self._read, 1)) and not self._over.is_set():
-            if number[0] not in SIGNALS:
+            if number[0] not in self._before:
                 continue
             self._pressed += 1
             if number[0] == signal.SIGINT and self._pressed == 1 and self._in_rounds:

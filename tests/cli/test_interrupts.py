@@ -10,10 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from fl_cli.federation import Stopped
+from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.follow import from_log
 from fl_cli.interrupts import Interrupts
 from fl_server.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def default_handlers():
+    """A shell's background jobs begin with Ctrl-C ignored; these tests do not."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 def press(said):
@@ -52,6 +63,18 @@ def test_before_the_rounds_and_by_another_signal_once_is_enough(number, rounds):
         os.kill(os.getpid(), number)
         threading.Event().wait(60)
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("entered", [lambda: Interrupts(pytest.fail, lambda: "the end"), stopping_on_signals])
+def test_a_terminal_that_hangs_up_ends_a_run_but_not_one_under_nohup(entered):
+    with pytest.raises(Stopped), entered():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGHUP)
+        threading.Event().wait(60)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with entered():
+        os.kill(os.getpid(), signal.SIGHUP)
+        threading.Event().wait(0.1)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_events_are_found_in_a_log_that_a_task_prints_to():
