@@ -79,7 +79,10 @@ def nothing_is_left(seen: set[psutil.Process], ports: list[int], store: Path, te
     for port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                raise AssertionError(f"port {port} of {ports} is taken: {_holders(port)}") from None
     assert not (store / ".superlink" / "server.lock").exists()
     for run in store.glob("*/settings.toml"):
         assert not Run.open(run.parent).is_locked()
@@ -87,6 +90,12 @@ def nothing_is_left(seen: set[psutil.Process], ports: list[int], store: Path, te
     assert not unfinished, unfinished
     left = [path for path in temporary.rglob("*") if path.is_file() or path.is_socket()]
     assert not left, left
+
+
+def _holders(port: int) -> list[str]:
+    """Return who has a socket on this port, in which state: another program of this machine's may have drawn it."""
+    found = [each for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port]
+    return [f"{each.status} {psutil.Process(each.pid).cmdline() if each.pid else 'nobody'}" for each in found]
 
 
 def _alive(seen: set[psutil.Process]) -> list[psutil.Process]:
