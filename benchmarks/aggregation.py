@@ -29,9 +29,9 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 
-from fl_common.arrays import encode
-from strategies.aggregation import WeightedMean
+from fl_common.messages.arrays import encode
 from strategies.fedavg import FedAvg
+from strategies.rules.weighted_mean import WeightedMean
 
 RESULT = Path(__file__).parent / "results" / "aggregation.json"
 CASES = {"32 replies of 10 MB": (32, 10), "8 replies of 100 MB": (8, 100)}
@@ -152,7 +152,7 @@ def kernels() -> dict[str, float]:
         "import numpy, time; from pathlib import Path\n"
         "rss = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
         "t, m = time.perf_counter(), rss()\n"
-        "import strategies.kernels\n"
+        "import strategies.rules.kernels\n"
         "print(round(time.perf_counter() - t, 2), round((rss() - m) / 1000, 1))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

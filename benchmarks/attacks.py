@@ -26,9 +26,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import datasets
 from benchmarks.machine import facts
-from fl_common.arrays import Arrays
-from fl_common.settings import Settings, parse
-from fl_simulation.fast import TensorFlow
+from fl_common.messages.arrays import Arrays
+from fl_common.settings.schema import Settings, parse
+from fl_simulation.engine.onednn import TensorFlow
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "attacks.json"
@@ -67,7 +67,7 @@ class Federation:
     """The clients of one seed and split, honest data or flipped: an engine that is traced once, for many cells."""
 
     def __init__(self, seed: int, split: dict[str, Any], hostile: dict[str, Any]) -> None:
-        from fl_simulation.engine import BatchedEngine
+        from fl_simulation.engine.engine import BatchedEngine
 
         self.settings = parse(
             {
@@ -91,12 +91,12 @@ class Federation:
 
     def accuracy(self, settings: Settings) -> float:
         """Return the accuracy of the model after all rounds under the attack that the settings name."""
-        from fl_common.weights import non_trainable_names
-        from fl_server.rounds import Rounds
-        from fl_server.runs import Run
-        from fl_server.state import State
+        from fl_common.models.weights import non_trainable_names
+        from fl_server.rounds.loop import Rounds
+        from fl_server.rounds.state import State
+        from fl_server.store.runs import Run
+        from fl_simulation.attacks.hostile_clients import with_hostile
         from fl_simulation.grid import SimulatedGrid
-        from fl_simulation.hostile import with_hostile
         from strategies import make
 
         model = self.engine.trainer.model
@@ -109,8 +109,8 @@ class Federation:
         return round(float(self._test(state.arrays)["accuracy"]), 4) if self._test else 0.0
 
     def _start(self) -> Arrays:
-        from fl_common.task import build
-        from fl_common.weights import weights_of
+        from fl_common.models.weights import weights_of
+        from fl_common.tasks.task import build
 
         return weights_of(build(self.engine.task, self.settings.seed))
 

@@ -26,8 +26,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import machine
-from fl_server import access
-from fl_server.addresses import free_ports
+from fl_server.access import home_files
+from fl_server.processes.listening import free_ports
 
 FL = str(Path(sys.executable).parent / "fl")
 RESULT = Path(__file__).parent / "results" / "client_memory.json"
@@ -85,7 +85,7 @@ def measured(scratch: Path, mb: int, optimizer: str) -> dict[str, Any]:
     ports = ("--fleet-port", str(fleet), "--control-port", str(control), "--appio-port", str(appio))
     with started(scratch / "server.log", "server", "--store", str(store), *ports) as server:
         until(lambda: "server is up" in (scratch / "server.log").read_text(), "the server", server)
-        token = access.enrolment_token(access.existing(store / ".superlink"), uses=1, seconds=600.0).text
+        token = home_files.enrolment_token(home_files.existing(store / ".superlink"), uses=1, seconds=600.0).text
         state = ("--state", str(scratch / "state"), "--task", str(task))
         where = ("--server", f"127.0.0.1:{fleet}")
         with started(scratch / "client.log", "client", *where, *state, FL_ENROLL_TOKEN=token) as client:

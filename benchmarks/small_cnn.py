@@ -3,10 +3,10 @@
 from functools import cache
 from pathlib import Path
 
-from fl_common.examples import hold_out, take
-from fl_common.lean import keras
-from fl_common.partitions import split
-from fl_common.tasks import idx
+from fl_common.data.examples import hold_out, take
+from fl_common.data.partitions import split
+from fl_common.models.frameworks import keras
+from fl_common.tasks.builtin import idx
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
 

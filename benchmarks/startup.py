@@ -18,7 +18,7 @@ from typing import Any
 import machine
 import psutil
 
-from fl_server.addresses import free_ports
+from fl_server.processes.listening import free_ports
 
 FL = str(Path(sys.executable).parent / "fl")
 RESULT = Path(__file__).parent / "results" / "startup.json"

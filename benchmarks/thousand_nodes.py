@@ -31,14 +31,15 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import fl_client.connection as connections
+import fl_client.link.connection as connections
 from benchmarks import machine
-from fl_client.connection import Connection
-from fl_client.enrolment import enrol, fetch_authority
-from fl_client.node import Pace
-from fl_common import keys, wire
-from fl_common.tokens import Token
-from fl_server.addresses import free_ports
+from fl_client.link.connection import Connection
+from fl_client.link.enrolment import enrol, fetch_authority
+from fl_client.link.node import Pace
+from fl_common.messages import packed_arrays
+from fl_common.trust import keys
+from fl_common.trust.tokens import Token
+from fl_server.processes.listening import free_ports
 
 FL = str(Path(sys.executable).parent / "fl")
 RESULT = Path(__file__).parent / "results" / "thousand_nodes.json"
@@ -86,10 +87,10 @@ class Light:
         if envelope is None:
             return self._pace.pause(now - self._busy, self.connection.poll_seconds)
         message = self.connection.fetch(envelope)
-        arrays = wire.unpack(message.content)["arrays"]
+        arrays = packed_arrays.unpack(message.content)["arrays"]
         metrics = MetricRecord({"num-examples": 10, "loss": 0.5, "accuracy": 0.5, "seconds": 0.0})
         self.connection.send(
-            Message(wire.pack(RecordDict({"arrays": arrays, "metrics": metrics})), reply_to=message), 0.0
+            Message(packed_arrays.pack(RecordDict({"arrays": arrays, "metrics": metrics})), reply_to=message), 0.0
         )
         self._busy = time.monotonic()
         self.answered += 1

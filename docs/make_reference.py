@@ -13,8 +13,8 @@ import click
 import typer
 
 from fl_cli.main import register
-from fl_common.environment import DEFAULTS
-from fl_common.settings import ENVIRONMENT_PREFIX, Settings
+from fl_common.processes.environment import DEFAULTS
+from fl_common.settings.schema import ENVIRONMENT_PREFIX, Settings
 
 REFERENCE = Path(__file__).parent / "reference"
 GROUP = re.compile(r"    # (?P<group>[A-Z].*)|    (?P<field>\w+): ")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_wine
 
-from fl_common.partitions import partition_indices
+from fl_common.data.partitions import partition_indices
 
 x, y = load_wine(return_X_y=True)
 x = (x - x.mean(axis=0)) / x.std(axis=0)

@@ -12,7 +12,7 @@ from fl_cli.server_options import Authority, Certificate, Key, names_of
 from fl_cli.table import print_json
 
 if TYPE_CHECKING:
-    from fl_server.certificates import Files
+    from fl_server.access.certificates import Files
 
 certs = typer.Typer(help="The server's CA and certificate: make them, show them.", no_args_is_help=True)
 
@@ -42,14 +42,14 @@ def init(
 
     With --certificate, --key and --ca nothing is made: these are checked, and noted for the commands beside the server.
     """
-    from fl_server import access, certificates, own_certificates
-    from fl_server.access import own_names
-    from fl_server.authority import normal
-    from fl_server.certificates import LOCAL_NAMES
+    from fl_server.access import certificates, home_files, own_certificates
+    from fl_server.access.authority import normal
+    from fl_server.access.certificates import LOCAL_NAMES
+    from fl_server.access.home_files import own_names
 
     home = options.home_of(store)
-    if (own := access.given(certificate, key, ca)) is not None:
-        _tell(access.prepare(home, files=own).files, certificates.describe(own.certificate).names)
+    if (own := home_files.given(certificate, key, ca)) is not None:
+        _tell(home_files.prepare(home, files=own).files, certificates.describe(own.certificate).names)
         return
     names = names_of(name) or own_names("0.0.0.0")  # noqa: S104 - asks for this machine's names; nothing listens
     wanted = list(dict.fromkeys(map(normal, [*names, *LOCAL_NAMES])))
@@ -58,7 +58,7 @@ def init(
 
 
 def _tell(files: "Files", names: Sequence[str]) -> None:
-    from fl_server import certificates
+    from fl_server.access import certificates
 
     typer.echo(f"CA           {files.ca}")
     typer.echo(f"certificate  {files.certificate}, for {', '.join(names)}")
@@ -74,12 +74,12 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show for which names the certificates are, and until when."""
-    from fl_server import access, certificates
+    from fl_server.access import certificates, home_files
 
     if file is not None:
         wanted = {"certificate": file}
     else:
-        files = access.existing(options.home_of(store)).files
+        files = home_files.existing(options.home_of(store)).files
         wanted = {"ca": files.ca, "server": files.certificate}
     for what, path in wanted.items():
         found = certificates.describe(path)

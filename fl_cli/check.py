@@ -28,7 +28,7 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Build, load, train two batches as a client and as a simulation do, evaluate and export: a line for each step."""
-    from fl_simulation.fast import TensorFlow
+    from fl_simulation.engine.onednn import TensorFlow
 
     settings = options.gather({"task": task}, assignments=assign, config=config)
     TensorFlow.imported()

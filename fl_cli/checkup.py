@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fl_cli.trial import explained
 from fl_common.errors import ExportError, ParterreError, TaskError
-from fl_common.settings import Settings
+from fl_common.settings.schema import Settings
+from parterre.trial import explained
 
 BATCHES, CLIENTS = 2, 3
 CLOSE = 1e-4  # how far weights of a simulated client may be from a deployed one's after two batches
@@ -65,7 +65,7 @@ class Checkup:
                 return
 
     def _task(self) -> str:
-        from fl_common.task import resolve
+        from fl_common.tasks.task import resolve
 
         self._resolved = resolve(self._settings)
         parts = ("load_test", "callbacks", "prepare", "class_weight")
@@ -73,8 +73,8 @@ class Checkup:
         return f"{self._settings.task}: build_model, load_partition{''.join(f', {name}' for name in more)}"
 
     def _model(self) -> str:
-        from fl_client.training import LocalTrainer
-        from fl_common.weights import weights_of
+        from fl_client.training.trainer import LocalTrainer
+        from fl_common.models.weights import weights_of
 
         self._trainer = LocalTrainer(self._resolved, self._settings)
         self._arrays = weights_of(self._trainer.model)
@@ -84,8 +84,8 @@ class Checkup:
         return f"{model.count_params():,} parameters in {len(self._arrays)} arrays{precision}"
 
     def _data(self) -> str:
-        from fl_common.examples import count, take
-        from fl_common.fit import check_fit
+        from fl_common.data.examples import count, take
+        from fl_common.models.data_check import check_fit
 
         train, validation = self._parts()
         for part in (train, validation):
@@ -100,15 +100,15 @@ class Checkup:
         if not self._path:
             return self._resolved.load_partition(0, CLIENTS)
         from fl_client.own_data import OwnData
-        from fl_common.task import DataOptions, with_class_weights
+        from fl_common.tasks.task import DataOptions, with_class_weights
 
         own = OwnData(self._path, DataOptions(self._label or DataOptions.label))
         train, validation = own.divided(self._settings, self._resolved.prepare)
         return with_class_weights(self._resolved, train, "own data"), validation
 
     def _test(self) -> str:
-        from fl_common.examples import count
-        from fl_common.task import checked_test
+        from fl_common.data.examples import count
+        from fl_common.tasks.task import checked_test
 
         if self._resolved.load_test is None:
             return "none: rounds are evaluated on the clients' validation parts alone"
@@ -124,11 +124,11 @@ class Checkup:
     def _simulated(self) -> str:
         import numpy as np
 
-        from fl_common.examples import count
-        from fl_simulation.pool import resident
-        from fl_simulation.ways import Choice
-        from fl_simulation.work import Cohort
-        from fl_simulation.workers import Workers
+        from fl_common.data.examples import count
+        from fl_simulation.engine.data.pool import resident
+        from fl_simulation.engine.ways.ways import Choice
+        from fl_simulation.engine.work import Cohort
+        from fl_simulation.engine.workers import Workers
 
         told: list[Any] = []
         choice = Choice(self._trainer, self._settings.engine, Workers(1), told.append)
@@ -152,7 +152,7 @@ class Checkup:
         return f"the same weights, to {apart:.0e}, by engine={choice.name} ({told[-1]['reason']})"
 
     def _evaluation(self) -> str:
-        from fl_common.examples import count
+        from fl_common.data.examples import count
 
         if count(self._validation) == 0:
             return "no validation example: such a client trains only"
@@ -162,8 +162,8 @@ class Checkup:
         def export() -> str:
             from fl_cli import export
             from fl_cli.words import size
-            from fl_server.checkpoints import Checkpoint
-            from fl_server.runs import Run
+            from fl_server.store.checkpoints import Checkpoint
+            from fl_server.store.runs import Run
 
             with (
                 TemporaryDirectory(prefix="fl-check-") as folder,
@@ -191,7 +191,7 @@ def _refuse_infinite(arrays: Any) -> None:
 
 
 def _shapes(x: Any) -> str:
-    from fl_common.examples import leaves
+    from fl_common.data.examples import leaves
 
     return ", ".join(f"{array.dtype} {tuple(array.shape[1:])}" for array in leaves(x))
 

@@ -41,11 +41,11 @@ def list_(context: typer.Context, store: options.Store = None, as_json: options.
     context.obj = store
     if context.invoked_subcommand is not None:
         return
-    from fl_server import access
-    from fl_server.registry import Registry
+    from fl_server.access import home_files
+    from fl_server.access.client_registry import Registry
 
     directory = options.store_or_default(store)
-    known = Registry(access.existing(options.home_of(store)).home).clients()
+    known = Registry(home_files.existing(options.home_of(store)).home).clients()
     accounts = summed(directory, {str(each.node): each.identity for each in known if each.node})
     now = time.time()
     if as_json:
@@ -64,10 +64,10 @@ def revoke(
     store: options.Store = None,
 ) -> None:
     """Cut client ID off at once and for good: its open connection ends, and its key never comes in again."""
-    from fl_server import access
-    from fl_server.registry import Registry
+    from fl_server.access import home_files
+    from fl_server.access.client_registry import Registry
 
-    registry = Registry(access.existing(options.home_of(store or context.obj)).home)
+    registry = Registry(home_files.existing(options.home_of(store or context.obj)).home)
     found = registry.found(identity)
     registry.revoke(found.identity)
     typer.echo(f"client {found.identity} is revoked")
@@ -86,12 +86,12 @@ def forget(
 
     A client that was revoked cannot be dropped: its entry is what keeps its key out.
     """
-    from fl_server import access
-    from fl_server.registry import Registry
+    from fl_server.access import home_files
+    from fl_server.access.client_registry import Registry
 
     if bool(identity) == bool(unseen):
         raise SettingsError("fl clients forget takes either a client's ID or --unseen, such as --unseen 30d")
-    registry = Registry(access.existing(options.home_of(store or context.obj)).home)
+    registry = Registry(home_files.existing(options.home_of(store or context.obj)).home)
     since = time.time() - seconds_of(unseen, "--unseen") if unseen else 0.0
     gone = [each for each in registry.clients() if (each.seen or each.since) < since and each.revoked is None]
     for found in gone if unseen else [registry.found(identity)]:

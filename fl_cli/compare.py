@@ -9,8 +9,8 @@ import typer
 from fl_cli import comparison, plot, runs
 from fl_cli.comparison import Side
 from fl_common.errors import SettingsError
-from fl_common.modules import short_name
-from fl_common.text import clean
+from fl_common.tasks.user_modules import short_name
+from fl_common.trust.untrusted_text import clean
 
 Names = Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Directories of runs, or names under --store.")]
 

@@ -11,12 +11,12 @@ import typer
 from fl_cli.run_table import room
 from fl_cli.words import duration, measure, metrics, size
 from fl_common.errors import SettingsError, StoreError
-from fl_common.measure import Measure, parse
-from fl_common.modules import short_name
-from fl_common.text import clean
-from fl_server import events
-from fl_server.events import Event
-from fl_server.runs import Run
+from fl_common.settings.best_metric import Measure, parse
+from fl_common.tasks.user_modules import short_name
+from fl_common.trust.untrusted_text import clean
+from fl_server.store.log import events_log
+from fl_server.store.log.events_log import Event
+from fl_server.store.runs import Run
 
 OF_ITS_OWN = ("task", "strategy", "rounds")  # rows whether they differ or not
 WHEREABOUTS = ("name", "store", "out", "resume")  # not what a run does
@@ -46,7 +46,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 def side(label: str, run: Run) -> Side:
     """Return a run's side of a comparison. Raises StoreError where it has no round."""
-    rounds = events.rounds(run.each_event())
+    rounds = events_log.rounds(run.each_event())
     if not rounds:
         raise StoreError(
             f"run {label} cannot be compared: no round of it was completed. Leave it out, or compare it later."

@@ -8,7 +8,7 @@ import typer
 
 from fl_cli import options
 from fl_cli.table import ago, print_json, seconds_of, table, until
-from fl_common import private
+from fl_common.trust import secret_files
 
 enroll = typer.Typer(
     help="Let clients in: tokens that enrol new ones, and keys registered by hand.", no_args_is_help=True
@@ -29,17 +29,17 @@ def token(
     store: options.Store = None,
 ) -> None:
     """Make a token for new clients and print it. It works at once, also while the server runs."""
-    from fl_server import access
-    from fl_server.admitted import parse_labels
+    from fl_server.access import home_files
+    from fl_server.access.records import parse_labels
 
     labels, seconds = parse_labels(label), seconds_of(expires, "--expires")
-    entry = access.existing(options.home_of(store))
-    made = access.enrolment_token(entry, uses=uses, seconds=seconds, labels=labels)
+    entry = home_files.existing(options.home_of(store))
+    made = home_files.enrolment_token(entry, uses=uses, seconds=seconds, labels=labels)
     typer.echo(f"token {made.identity}: good for {uses} client(s), for {expires}", err=True)
     if file is None:
         typer.echo(made.text)
     else:
-        private.write(file, made.text.encode() + b"\n")
+        secret_files.write(file, made.text.encode() + b"\n")
         typer.echo(f"written to {file}", err=True)
 
 
@@ -50,12 +50,12 @@ def key(
     store: options.Store = None,
 ) -> None:
     """Register the public key FILE by hand: its holder comes in without a token."""
-    from fl_server import access
-    from fl_server.admitted import parse_labels
-    from fl_server.certificates import read_public
-    from fl_server.registry import Registry
+    from fl_server.access import home_files
+    from fl_server.access.certificates import read_public
+    from fl_server.access.client_registry import Registry
+    from fl_server.access.records import parse_labels
 
-    entry = access.existing(options.home_of(store))
+    entry = home_files.existing(options.home_of(store))
     client = Registry(entry.home).add_key(read_public(file), parse_labels(label))
     typer.echo(f"registered client {client.identity}")
 
@@ -63,10 +63,10 @@ def key(
 @enroll.command("list")
 def list_(store: options.Store = None, as_json: options.Json = False) -> None:
     """List the tokens made so far. Their secrets are not kept, so they cannot be shown again."""
-    from fl_server import access
-    from fl_server.registry import Registry
+    from fl_server.access import home_files
+    from fl_server.access.client_registry import Registry
 
-    entry = access.existing(options.home_of(store))
+    entry = home_files.existing(options.home_of(store))
     now = time.time()
     tokens = Registry(entry.home).tokens()
     if as_json:
@@ -92,9 +92,9 @@ def revoke(
     store: options.Store = None,
 ) -> None:
     """Let TOKEN admit nobody from now on. Who came in by it stays; see `fl clients revoke`."""
-    from fl_server import access
-    from fl_server.registry import Registry
+    from fl_server.access import home_files
+    from fl_server.access.client_registry import Registry
 
-    entry = access.existing(options.home_of(store))
+    entry = home_files.existing(options.home_of(store))
     Registry(entry.home).revoke_token(identity)
     typer.echo(f"token {identity} is revoked")

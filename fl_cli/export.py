@@ -16,16 +16,16 @@ import typer
 from fl_cli import options, runs
 from fl_cli.words import size
 from fl_common.errors import HeldError, ParterreError, StoreError
-from fl_server import checkpoints
-from fl_server import trust as trust_
-from fl_server.checkpoints import Checkpoint
-from fl_server.disk import plainly
-from fl_server.npz import write_npz
-from fl_server.runs import Run
+from fl_server.store import checkpoints
+from fl_server.store.checkpoints import Checkpoint
+from fl_server.store.disk.npz import write_npz
+from fl_server.store.disk.whole_writes import plainly
+from fl_server.store.runs import Run
+from fl_server.store.seals import trust as trust_
 
 if TYPE_CHECKING:
-    from fl_common.arrays import Arrays
-    from fl_common.lean import keras
+    from fl_common.messages.arrays import Arrays
+    from fl_common.models.frameworks import keras
 
 MODEL = "model.keras"
 EXAMPLES = 3  # of the task's own, on which an export is tried where nothing can be drawn
@@ -115,8 +115,8 @@ class Source:
 
     def examples(self) -> Any:
         """Return x of a few examples of the task's, for a model that does not declare its inputs."""
-        from fl_common.examples import take
-        from fl_common.task import resolve
+        from fl_common.data.examples import take
+        from fl_common.tasks.task import resolve
 
         task = resolve(self.run.settings)
         found = task.load_test() if task.load_test else task.load_partition(0, max(1, self.run.settings.partitions))[0]
@@ -124,7 +124,7 @@ class Source:
 
     def own_names(self) -> Mapping[str, Any]:
         """Return what the task's module defines, by name: Keras asks for functions of it to load a model."""
-        from fl_common.task import resolve
+        from fl_common.tasks.task import resolve
 
         function = resolve(self.run.settings).build_model
         return dict(getattr(getattr(function, "func", function), "__globals__", {}))
@@ -136,7 +136,7 @@ def load(source: Source) -> "keras.Model":
     Raises TaskError where a user's task is needed and cannot be had, StoreError where no round was completed, or where
     the run is somebody else's, is not trusted, and code of it would be run.
     """
-    from fl_common.lean import keras
+    from fl_common.models.frameworks import keras
 
     run = source.run
     trust_.check(run, trusted=source.trusted, doing="exporting it so")
@@ -155,7 +155,7 @@ def load(source: Source) -> "keras.Model":
 
 def _import_task(run: Run) -> ParterreError | None:
     """Import the run's task, so that the classes it registers with Keras are known; return what prevents it."""
-    from fl_common.task import resolve
+    from fl_common.tasks.task import resolve
 
     try:
         resolve(run.settings)
@@ -172,8 +172,8 @@ def _rebuild_reason(run: Run, error: Exception) -> ParterreError | None:
 
 
 def _rebuilt(source: Source) -> "keras.Model":
-    from fl_common.task import build, resolve
-    from fl_common.weights import assign
+    from fl_common.models.weights import assign
+    from fl_common.tasks.task import build, resolve
 
     run, checkpoint = source.run, source.checkpoint()
     if checkpoint is None:
@@ -189,7 +189,7 @@ def _keras(source: Source, path: Path) -> None:
         if path.resolve() != complete.resolve():
             _whole(path, lambda part: _copy(complete, part))
         return
-    from fl_server.exports import inputs, keras_format
+    from fl_server.models.exports import inputs, keras_format
 
     model = load(source)
     takes, own = inputs.inputs_of(model, source.examples), source.own_names()
@@ -203,7 +203,7 @@ def _copy(complete: Path, part: Path) -> None:
 
 
 def _saved_model(source: Source, path: Path) -> None:
-    from fl_server.exports import inputs, saved_model
+    from fl_server.models.exports import inputs, saved_model
 
     model = load(source)
     takes = inputs.inputs_of(model, source.examples)
@@ -211,7 +211,7 @@ def _saved_model(source: Source, path: Path) -> None:
 
 
 def _tflite(source: Source, path: Path) -> None:
-    from fl_server.exports import inputs, tflite
+    from fl_server.models.exports import inputs, tflite
 
     model = load(source)
     if tflite.compute_in_float32(model):
@@ -227,7 +227,7 @@ def _weights(source: Source, path: Path) -> None:
     if checkpoint is not None:
         arrays = checkpoint.arrays
     else:
-        from fl_common.weights import weights_of
+        from fl_common.models.weights import weights_of
 
         arrays = weights_of(load(source))
     _whole(path, lambda part: _write_weights(part, arrays))

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from fl_cli import options, variables
 from fl_common.errors import ParterreError
-from fl_common.modules import short_name
-from fl_common.settings import Settings
-from fl_server.control import Submitted
-from fl_server.link_database import LinkDatabase
-from fl_server.runs import Run, listing
+from fl_common.settings.schema import Settings
+from fl_common.tasks.user_modules import short_name
+from fl_server.store.runs import Run, listing
+from fl_server.superlink.database import LinkDatabase
+from fl_server.superlink.runs.control import Submitted
 
 NOT_COMPARED = {"name", "out", "store", "resume"}  # where a run lies, and whether it goes on, are not what it learns
 

@@ -13,9 +13,9 @@ import typer
 from fl_cli import options, runs
 from fl_cli.display import Display
 from fl_common.errors import ParterreError
-from fl_server.events import LAST, parse
 from fl_server.observers.guarded import Guarded
-from fl_server.runs import Run
+from fl_server.store.log.events_log import LAST, parse
+from fl_server.store.runs import Run
 
 Event = Mapping[str, Any]
 MARK = '{"event":'  # how an event begins in a server's log
@@ -51,9 +51,9 @@ def follow(
     as_json: options.Json = False,
 ) -> None:
     """Show RUN from its beginning until it ends, whoever runs it. Ctrl-C stops following, not the run."""
-    from fl_cli.federation import Stopped, stopping_on_signals
     from fl_cli.run import followed, reach
     from fl_cli.running import named
+    from parterre.federation import Stopped, stopping_on_signals
 
     found = named(run, store)
     with stopping_on_signals():

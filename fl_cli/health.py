@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fl_common import pulse
 from fl_common.errors import ParterreError, SettingsError
-from fl_common.text import clean
+from fl_common.processes import health_file
+from fl_common.trust.untrusted_text import clean
 
 SERVER_SECONDS = 15.0  # a server beats every 2 s
 HEARD_SECONDS = 60.0  # a client hears from its server every 10 s
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def server(store: Store = Path("runs")) -> None:
     """Healthy: `fl server` is there, and its Fleet API answers a call, over TLS where it has it. Exits with 0 or 1."""
-    found = pulse.read(store / HOME)
+    found = health_file.read(store / HOME)
     _fresh(found, SERVER_SECONDS)
     if found.state != "up":
         raise Unhealthy(f"the server is not up ({found.state}): {found.detail}")
@@ -54,12 +54,12 @@ def client(state: State = None, pulse_directory: PulseDirectory = None, alive: A
     place = pulse_directory or state
     if place is None:
         raise SettingsError("name the client's state directory: --state DIR, or FL_STATE; or its --pulse, or FL_PULSE")
-    found = pulse.read(place)
+    found = health_file.read(place)
     _fresh(found, ALIVE_SECONDS)
     if alive:
         typer.echo(f"alive: {found.state}; {found.detail}")
         return
-    silence = found.silence(pulse.Now.here())
+    silence = found.silence(health_file.Now.here())
     if found.state != "joined":
         raise Unhealthy(f"the client is not in ({found.state}): {found.detail}")
     if silence > HEARD_SECONDS:
@@ -67,15 +67,15 @@ def client(state: State = None, pulse_directory: PulseDirectory = None, alive: A
     typer.echo(f"healthy: {found.detail}; heard from it {silence:.0f} s ago")
 
 
-def _fresh(found: pulse.Pulse, limit: float) -> None:
-    age = found.age(pulse.Now.here())
+def _fresh(found: health_file.Pulse, limit: float) -> None:
+    age = found.age(health_file.Now.here())
     if age > limit:
         raise Unhealthy(
             f"nothing was heard of the process for {age:.0f} s; its last word: {found.state}, {found.detail}"
         )
 
 
-def _call(found: pulse.Pulse) -> str:
+def _call(found: health_file.Pulse) -> str:
     """Call Fleet as somebody who is not known: any status that comes back is an answer. Raises Unhealthy."""
     import grpc
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from fl_cli.federation import Stopped, stopping_signals
+from parterre.federation import Stopped, stopping_signals
 
 GRACE_SECONDS = 3.0  # in which the process may end by itself after it was told to, before it is ended
 CURSOR = "\x1b[?25h"  # shows it again

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from fl_cli import options, runs
-from fl_cli.federation import LOGS
 from fl_cli.running import named, number_of
 from fl_common.errors import StoreError
-from fl_common.text import clean
-from fl_server.runs import Run, listing
+from fl_common.trust.untrusted_text import clean
+from fl_server.store.runs import Run, listing
+from parterre.federation import LOGS
 
 LONGEST = 10_000  # characters of a line
 

@@ -10,9 +10,11 @@ import typer
 
 from fl_cli import moment  # noqa: F401  first of all: when the command began
 from fl_cli.output import outlasting
-from fl_common import __version__, environment, private
+from fl_common import __version__
 from fl_common.errors import ParterreError
-from fl_common.text import clean
+from fl_common.processes import environment
+from fl_common.trust import secret_files
+from fl_common.trust.untrusted_text import clean
 
 COMMANDS = (
     *("up", "simulate", "server", "client", "run", "resume", "stop", "follow", "logs", "runs", "plot", "compare"),
@@ -57,7 +59,7 @@ def _main() -> None:
     os.umask(os.umask(OTHERS_MAY_NOT_WRITE) | OTHERS_MAY_NOT_WRITE)  # stores and runs, whatever the shell allows
     for sentence in environment.prepare():
         typer.echo(f"warning: {sentence}", err=True)
-    private.leave_no_core()
+    secret_files.leave_no_core()
     if os.getpid() == 1:  # of a container: signals have no default action there
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
@@ -70,9 +72,9 @@ def _main() -> None:
         typer.echo(f"error: {clean(error, most=LONGEST, lines=True)}", err=True)
         sys.exit(error.exit_code)
     except (OSError, sqlite3.Error) as error:  # of the disk: any start may meet a full one
-        from fl_server import disk
+        from fl_server.store.disk import whole_writes
 
-        if not (text := disk.told(error)):
+        if not (text := whole_writes.told(error)):
             raise
         typer.echo(f"error: {text}", err=True)
         sys.exit(1)

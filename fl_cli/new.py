@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fl_common.errors import TaskError
-from fl_server.disk import plainly
+from fl_server.store.disk.whole_writes import plainly
 
 TEMPLATES = "templates"  # package data beside this file: {name} in them stands for the task's name
 PLACE = "{name}"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fl_common import modules
-from fl_common import settings as settings_
 from fl_common.errors import SettingsError
-from fl_common.settings import Settings
-from fl_common.tasks import BUILT_IN as TASKS
+from fl_common.settings import schema as settings_
+from fl_common.settings.schema import Settings
+from fl_common.tasks import user_modules
+from fl_common.tasks.builtin import BUILT_IN as TASKS
 
 if TYPE_CHECKING:
-    from fl_server.runs import Run
+    from fl_server.store.runs import Run
 
 AVERAGING = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 ROBUST = ("median", "trimmedmean", "krum", "multikrum", "bulyan", "rfa", "normclipping", "centeredclipping")
@@ -128,7 +128,7 @@ def home_of(store: Path | None) -> Path:
 def check_names(settings: Settings) -> None:
     """Raise TaskError or StrategyError where task or strategy cannot be had, before anything is started for them."""
     if settings.task not in TASKS:
-        modules.check(settings.task)
+        user_modules.check(settings.task)
     if settings.strategy not in STRATEGIES or settings.strategy_args:
         import strategies
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from fl_common.streams import lossy, refused
+from fl_common.processes.streams import lossy, refused
 
 RUNNING = ("up", "simulate", "run", "resume", "follow", "server", "client")  # their work is not what they print
 

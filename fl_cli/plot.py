@@ -9,7 +9,7 @@ import typer
 
 from fl_cli import runs
 from fl_common.errors import StoreError
-from fl_server.runs import Run
+from fl_server.store.runs import Run
 
 
 def register(app: typer.Typer) -> None:

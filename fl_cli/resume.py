@@ -6,16 +6,16 @@ import typer
 
 from fl_cli import options, simulate, up
 from fl_cli.follow import conclude
-from fl_cli.local_data import LocalData
 from fl_cli.runs import STORE, find
 from fl_cli.words import damage
-from fl_common import settings as settings_
 from fl_common.errors import SettingsError, StoreError
-from fl_common.settings import Settings
-from fl_server import trust as trust_
-from fl_server.runs import Run
-from fl_server.seals import DATA, SETTINGS
-from fl_server.seals import FILE as SEAL
+from fl_common.settings import schema as settings_
+from fl_common.settings.schema import Settings
+from fl_server.store.runs import Run
+from fl_server.store.seals import trust as trust_
+from fl_server.store.seals.seals import DATA, SETTINGS
+from fl_server.store.seals.seals import FILE as SEAL
+from parterre.local_data import LocalData
 
 FIXED = ("task", "model", "seed", "strategy", "partitioning")  # what a run was begun with, it ends with
 

@@ -9,15 +9,15 @@ import typer
 
 from fl_cli import options
 from fl_cli.display import Display
-from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.follow import DETACHED, GOES_ON, Event, RunFailed, conclude, from_log, show
-from fl_common import modules
 from fl_common.errors import SettingsError, TaskError
-from fl_common.settings import Settings, assigned, parse
+from fl_common.settings.schema import Settings, assigned, parse
+from fl_common.tasks import user_modules
+from parterre.federation import Stopped, stopping_on_signals
 
 if TYPE_CHECKING:
-    from fl_server.control import Control, Submitted
-    from fl_server.task_files import TaskFiles
+    from fl_server.superlink.runs.control import Control, Submitted
+    from fl_server.superlink.runs.task_files import TaskFiles
 
     Ask = Callable[[Control], Submitted]
 
@@ -122,9 +122,9 @@ def _only(resume: str, **others: object) -> None:
 
 def travelling(task: str, include: Sequence[str], *, force: bool) -> "TaskFiles | None":
     """Return the files of a task or strategy given by its path, and list them; None of one that is the server's own."""
-    from fl_server import task_files
+    from fl_server.superlink.runs import task_files
 
-    if not modules.is_path(task):
+    if not user_modules.is_path(task):
         if include:
             raise TaskError("--include goes with a task that is given by its path, such as --task ./my_task.py")
         return None
@@ -135,12 +135,12 @@ def travelling(task: str, include: Sequence[str], *, force: bool) -> "TaskFiles 
 
 def reach(server: str, store: Path | None, ca: Path | None, credential: Path | None, *, insecure: bool) -> "Control":
     """Return a client of a Control API: with the CA and credential named, else with those of the store here."""
-    from fl_server import access
-    from fl_server.control import Control
+    from fl_server.access import home_files
+    from fl_server.superlink.runs.control import Control
 
     if insecure:
         return Control(server)
     if ca is None or credential is None:
-        here = access.existing(options.home_of(store))
+        here = home_files.existing(options.home_of(store))
         ca, credential = ca or here.files.ca, credential or here.credential
-    return access.connect(server, ca, credential)
+    return home_files.connect(server, ca, credential)

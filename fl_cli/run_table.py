@@ -11,9 +11,9 @@ import typer
 
 from fl_cli.words import measure, metrics, unused
 from fl_common.errors import ParterreError
-from fl_common.modules import short_name
-from fl_common.text import clean
-from fl_server.runs import Run, Status
+from fl_common.tasks.user_modules import short_name
+from fl_common.trust.untrusted_text import clean
+from fl_server.store.runs import Run, Status
 
 COLOURS: dict[Status, str] = {"finished": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
 ALWAYS = ("run", "status", "rounds")

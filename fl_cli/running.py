@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_cli import options
-from fl_cli.federation import HOME, OWNER
 from fl_cli.runs import find
 from fl_cli.server import LOCK as SERVER_LOCK
-from fl_server.runs import LOCK, Run
-from fl_server.tenancy import holder
-from fl_server.whereabouts import Whereabouts
+from fl_server.store.disk.server_lock import holder
+from fl_server.store.run_directories import Whereabouts
+from fl_server.store.runs import LOCK, Run
+from parterre.federation import HOME, OWNER
 
 
 @dataclass(frozen=True)

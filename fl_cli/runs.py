@@ -11,12 +11,12 @@ from fl_cli.display import JsonLines
 from fl_cli.options import HOME
 from fl_cli.words import described
 from fl_common.errors import StoreError
-from fl_common.text import clean
-from fl_server import checkpoints
-from fl_server.events import LONGEST
-from fl_server.run_files import CHECKPOINTS
-from fl_server.runs import Run, holds, listing
-from fl_server.whereabouts import Whereabouts
+from fl_common.trust.untrusted_text import clean
+from fl_server.store import checkpoints
+from fl_server.store.log.events_log import LONGEST
+from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_files import CHECKPOINTS
+from fl_server.store.runs import Run, holds, listing
 
 Store = Annotated[Path, typer.Option(envvar="FL_STORE", help="Directory that holds the runs.")]
 Name = Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, or its name under --store.")]

@@ -10,20 +10,21 @@ import typer
 
 from fl_cli import first_run, options, variables
 from fl_cli import server_options as given
-from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.server_options import names_of
 from fl_cli.table import seconds_of
 from fl_cli.words import DESCRIBE
-from fl_common.settings import Settings
-from fl_common.text import clean
-from fl_server import access, repeats
-from fl_server.access import LOST_AFTER_SECONDS, Access
-from fl_server.addresses import Addresses, called, known_as
-from fl_server.disk import plainly
-from fl_server.events import LONGEST, Event
+from fl_common.settings.schema import Settings
+from fl_common.trust.untrusted_text import clean
+from fl_server.access import home_files
+from fl_server.access.home_files import LOST_AFTER_SECONDS, Access
+from fl_server.processes import repeated_warnings
+from fl_server.processes.listening import Addresses, called, known_as
 from fl_server.server import Server
-from fl_server.supervisor import LIMIT
-from fl_server.tenancy import alone
+from fl_server.store.disk.server_lock import alone
+from fl_server.store.disk.whole_writes import plainly
+from fl_server.store.log.events_log import LONGEST, Event
+from fl_server.superlink.runs.supervisor import LIMIT
+from parterre.federation import Stopped, stopping_on_signals
 
 LOCK = "server.lock"
 TICK_SECONDS = 0.1
@@ -59,15 +60,15 @@ def server(
         variables.check(os.environ)
     wanted = first_run.wanted(directory, _say) if auto_run else None
     forget = 0.0 if forget_after == "0" else seconds_of(forget_after, "--forget-after")
-    repeats.thin_out()
+    repeated_warnings.thin_out()
     addresses = Addresses.of(host, fleet_port, control_host, control_port, appio_port)
-    names = [*(names_of(name) or access.own_names(host)), *access.own_names(control_host)]
-    files = access.given(certificate, key, ca)
+    names = [*(names_of(name) or home_files.own_names(host)), *home_files.own_names(control_host)]
+    files = home_files.given(certificate, key, ca)
     options.warn_if(insecure)
     with plainly(f"use the store {directory}"):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with stopping_on_signals(), suppress(Stopped), alone(home / LOCK, f"the store {directory}") as crashed:
-        entry = access.prepare(
+        entry = home_files.prepare(
             home,
             names=names,
             files=files,
@@ -87,7 +88,7 @@ def _run(
     try:
         running.start(crashed=crashed)
         if wanted is not None:
-            control = partial(access.control, entry, called(addresses.control))
+            control = partial(home_files.control, entry, called(addresses.control))
             first_run.submit_once(wanted, store, running.database, control)
         _announce(addresses, entry)
         while True:
@@ -125,7 +126,7 @@ def _tell(run: str, event: Event) -> None:
 
 
 def _serve_metrics(host: str, port: int, store: Path, running: Server) -> None:
-    from fl_common import exposition
-    from fl_server import metrics
+    from fl_common.processes import metrics_endpoint
+    from fl_server.observers import prometheus
 
-    exposition.serve(host, port, metrics.registry(store, store / options.HOME / "state.db", running.pids))
+    metrics_endpoint.serve(host, port, prometheus.registry(store, store / options.HOME / "state.db", running.pids))

@@ -8,20 +8,20 @@ import typer
 
 from fl_cli import options
 from fl_cli.display import Display
-from fl_cli.federation import Stopped
 from fl_cli.follow import Event, RunFailed, conclude
 from fl_cli.interrupts import Interrupts
 from fl_cli.moment import BEGAN
 from fl_cli.streams import apart
-from fl_cli.trial import explained
 from fl_cli.up import short
 from fl_common.errors import ParterreError
-from fl_common.settings import Settings
-from fl_server.runs import Run, holds, new_name
+from fl_common.settings.schema import Settings
+from fl_server.store.runs import Run, holds, new_name
 from fl_simulation import population
+from parterre.federation import Stopped
+from parterre.trial import explained
 
 if TYPE_CHECKING:
-    from fl_simulation.engine import BatchedEngine
+    from fl_simulation.engine.engine import BatchedEngine
 
 Clients = Annotated[int, typer.Option(min=1, help="Clients of the simulated federation.")]
 
@@ -73,11 +73,11 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
     What cannot be simulated is found before a new run is begun. Raises RunFailed where anything but ParterreError ends
     the run.
     """
-    from fl_simulation.fast import TensorFlow
+    from fl_simulation.engine.onednn import TensorFlow
 
     tensorflow = TensorFlow.imported()
     tensorflow.share_cores(settings)
-    from fl_simulation.engine import BatchedEngine
+    from fl_simulation.engine.engine import BatchedEngine
 
     directory = Path(settings.out)
     with Interrupts(lambda text: typer.echo(text, err=True), lambda: _stopped(directory)) as interrupts:
@@ -111,11 +111,11 @@ def _serve(
     shown: "Shown",
     halt: Callable[[], None],
 ) -> None:
-    from fl_server import stopping
     from fl_server.app import serve
-    from fl_simulation.fast import settled
-    from fl_simulation.fleet_grid import grid_of
-    from fl_simulation.hostile import with_hostile
+    from fl_server.rounds import stopping
+    from fl_simulation.attacks.hostile_clients import with_hostile
+    from fl_simulation.engine.onednn import settled
+    from fl_simulation.fleet.fleet_grid import grid_of
 
     if settings.partitions:
         engine.check(settings.partitions)

@@ -11,7 +11,7 @@ from fl_cli import options, runs
 from fl_cli.running import named, number_of, runner, serves
 from fl_cli.up import short
 from fl_common.errors import StoreError
-from fl_server.runs import Run
+from fl_server.store.runs import Run
 
 PATIENCE = 120.0  # seconds: a simulation ends its round first
 LOOK_SECONDS = 0.1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
-from fl_common.streams import lossy
+from fl_common.processes.streams import lossy
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import typer
 
 from fl_cli import runs
 from fl_cli.words import damage
-from fl_server import trust as trust_
+from fl_server.store.seals import trust as trust_
 
 
 def register(app: typer.Typer) -> None:

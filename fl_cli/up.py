@@ -8,22 +8,23 @@ from typing import Annotated
 
 import typer
 
-from fl_cli import local_data, options
+from fl_cli import options
 from fl_cli.display import REPLIED, Display
-from fl_cli.federation import LOGS, LocalFederation, Stopped, stopping_on_signals, uninterrupted
 from fl_cli.follow import Event, RunFailed, conclude, show
-from fl_cli.local_data import LocalData
 from fl_cli.moment import BEGAN
 from fl_common.errors import DataError, SettingsError, TaskError
-from fl_common.nursery import end_helpers
-from fl_common.settings import Settings
-from fl_server import repeats
-from fl_server.disk import check_room
-from fl_server.events import read_from
-from fl_server.runs import LOCK, Run, new_name
-from fl_server.seals import DATA, SETTINGS
-from fl_server.seals import FILE as SEAL
-from fl_server.supervisor import LAST_WORDS
+from fl_common.processes.forking import end_helpers
+from fl_common.settings.schema import Settings
+from fl_server.processes import repeated_warnings
+from fl_server.store.disk.whole_writes import check_room
+from fl_server.store.log.events_log import read_from
+from fl_server.store.runs import LOCK, Run, new_name
+from fl_server.store.seals.seals import DATA, SETTINGS
+from fl_server.store.seals.seals import FILE as SEAL
+from fl_server.superlink.runs.supervisor import LAST_WORDS
+from parterre import local_data
+from parterre.federation import LOGS, LocalFederation, Stopped, stopping_on_signals, uninterrupted
+from parterre.local_data import LocalData
 
 Clients = Annotated[
     int | None, typer.Option(min=1, help="Client processes to start. (default: 4, or one for each --data)")
@@ -93,7 +94,7 @@ def start(run: Run, settings: Settings, *, clients: int, as_json: bool, insecure
     Raises RunFailed, NetworkError where the processes fail, or TaskError where the task does not work.
     """
     options.warn_if(insecure)
-    repeats.thin_out()
+    repeated_warnings.thin_out()
     settings = settings.model_copy(update={"out": str(run.directory), "resume": True})
     seen = len(run.events())
     with stopping_on_signals():
@@ -174,7 +175,7 @@ def _take_back(run: Run) -> None:
 
 def _client_task(settings: Settings) -> str:
     """Return the task to start clients with: a built-in one needs no telling."""
-    from fl_common.tasks import BUILT_IN
+    from fl_common.tasks.builtin import BUILT_IN
 
     return "" if settings.task in BUILT_IN else settings.task
 

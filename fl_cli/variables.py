@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 
 from fl_common.errors import SettingsError
-from fl_common.settings import ENVIRONMENT_PREFIX, Settings
+from fl_common.settings.schema import ENVIRONMENT_PREFIX, Settings
 
 OF_COMMANDS = (
     *("FL_AUTO_RUN", "FL_CA", "FL_CACHE", "FL_CERTIFICATE", "FL_CONTROL", "FL_CONTROL_CA", "FL_CONTROL_CREDENTIAL"),

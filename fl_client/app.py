@@ -7,9 +7,9 @@ from flwr.clientapp import ClientApp
 
 from fl_client.failure import failed
 from fl_client.job import Home, Job, texts
-from fl_client.training import EvaluateResult, TrainResult
+from fl_client.training.trainer import EvaluateResult, TrainResult
 from fl_client.workplace import Workplace
-from fl_common.arrays import encode
+from fl_common.messages.arrays import encode
 
 log = logging.getLogger(__name__)
 

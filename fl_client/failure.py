@@ -4,8 +4,8 @@ import logging
 
 from flwr.app import Error, Message
 
-from fl_common.disclosure import disclosed
 from fl_common.errors import ParterreError
+from fl_common.trust.disclosure import disclosed
 
 log = logging.getLogger(__name__)
 

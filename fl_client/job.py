@@ -8,9 +8,9 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-from fl_common import wire
 from fl_common.errors import RejectedReply, SettingsError, Shown, TaskError
-from fl_common.settings import Settings, parse
+from fl_common.messages import packed_arrays
+from fl_common.settings.schema import Settings, parse
 
 PATHS = ("data_dir", "store", "out")  # settings that name places on the machine that reads them
 
@@ -74,12 +74,12 @@ class Job:
             partitions=_integer(config, "partitions"),
             mu=_number(config, "proximal-mu", settings.mu),
             columns=_texts(config, "columns"),
-            packed=wire.is_packed(message.content),
+            packed=packed_arrays.is_packed(message.content),
         )
 
     def answer(self, content: RecordDict) -> RecordDict:
         """Return a reply's content in the form in which the message came."""
-        return wire.pack(content) if self.packed else content
+        return packed_arrays.pack(content) if self.packed else content
 
 
 @lru_cache(maxsize=8)  # parsing is pure, and the text stays the same for a whole run
@@ -101,7 +101,7 @@ def settings_of(text: str) -> Settings:
 
 def _unpacked(content: RecordDict) -> RecordDict:
     try:
-        return wire.unpack(content)
+        return packed_arrays.unpack(content)
     except RejectedReply as error:
         raise TaskError("the server's message cannot be read: {detail}", detail=Shown(error.detail)) from error
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_common.data.examples import Examples
 from fl_common.errors import ParterreError
-from fl_common.examples import Examples
-from fl_common.schema import Schema
-from fl_common.settings import Settings
-from fl_common.tasks import files
-from fl_common.tasks.files import DataOptions, Own
-from fl_common.tasks.tables import Prepare
+from fl_common.settings.schema import Settings
+from fl_common.tasks.client_data import files
+from fl_common.tasks.client_data.data_names import Schema
+from fl_common.tasks.client_data.files import DataOptions, Own
+from fl_common.tasks.client_data.tables import Prepare
 
 LOOK_SECONDS = 0.1
 

@@ -13,18 +13,18 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fl_common import private
-from fl_common.addresses import parse
 from fl_common.errors import AccessError, NetworkError, SecretError, TaskError, UnknownClient
-from fl_common.keys import fingerprint
-from fl_common.tokens import Token
+from fl_common.network.addresses import parse
+from fl_common.trust import secret_files
+from fl_common.trust.keys import fingerprint
+from fl_common.trust.tokens import Token
 
 if TYPE_CHECKING:
-    from fl_client.identity import Identity
-    from fl_client.node import Node
-    from fl_client.vitals import Listener
+    from fl_client.link.identity import Identity
+    from fl_client.link.node import Node
+    from fl_client.observers.health import Listener
     from fl_client.workplace import Workplace
-    from fl_common.schema import Schema
+    from fl_common.tasks.client_data.data_names import Schema
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ def serve(options: ClientOptions) -> None:
             _node(options, stop, None, listeners, workplace, schema).serve()
         return
 
-    from fl_client.identity import open_identity
-    from fl_client.shut_out import staying
+    from fl_client.link.identity import open_identity
+    from fl_client.link.revoked import staying
     from fl_client.sudden_end import SuddenEnd
 
     token = _token(options)
@@ -131,9 +131,9 @@ def _meet(
     listeners: "Sequence[Listener]",
 ) -> None:
     """Learn whom to trust, and enrol where this has not happened yet. Waits for a server that is not there yet."""
-    from fl_client.enrolment import fetch_authority
-    from fl_client.node import back_off
-    from fl_common.handshake import diagnose
+    from fl_client.link.enrolment import fetch_authority
+    from fl_client.link.node import back_off
+    from fl_common.network.tls_handshake import diagnose
 
     attempt, rng = 0, random.Random()  # noqa: S311 - jitter only
     if options.ca:
@@ -165,7 +165,7 @@ def _meet(
 
 
 def _enrol(options: ClientOptions, identity: "Identity", token: Token | None, refused: UnknownClient | None) -> None:
-    from fl_client.enrolment import enrol
+    from fl_client.link.enrolment import enrol
 
     authority = identity.authority
     if token is None or authority is None:
@@ -182,7 +182,7 @@ def _examined(options: ClientOptions, stop: "Stop") -> "tuple[Workplace, Schema]
     from fl_client.job import Home
     from fl_client.own_data import Interrupted
     from fl_client.workplace import Workplace
-    from fl_common.schema import Schema
+    from fl_common.tasks.client_data.data_names import Schema
 
     workplace, schema = Workplace(stop), Schema()
     with suppress(Interrupted), stop.at_once():
@@ -200,8 +200,8 @@ def _node(
     killed: str = "",
 ) -> "Node":
     from fl_client.app import make_app
-    from fl_client.node import Node
-    from fl_client.watched import WatchedConnection
+    from fl_client.link.node import Node
+    from fl_client.link.watched_connection import WatchedConnection
 
     logging.getLogger("flwr").setLevel(logging.WARNING)  # importing Flower has set it
 
@@ -271,18 +271,18 @@ def _stopped_by_signals() -> Stop:
 
 def _listeners(options: ClientOptions, state: str) -> "list[Listener]":
     """Return who is told what this client does: its pulse where it has a state directory, its metrics where wanted."""
-    from fl_client.vitals import Pulse
+    from fl_client.observers.health import Pulse
 
     place = options.pulse or state
     if options.pulse:
-        private.make_directory(Path(options.pulse))
+        secret_files.make_directory(Path(options.pulse))
     found: list[Listener] = [Pulse(Path(place), options.server)] if place else []
     if options.metrics_port:
-        from fl_client.metrics import Metrics
-        from fl_common import exposition
+        from fl_client.observers.prometheus import Metrics
+        from fl_common.processes import metrics_endpoint
 
         found.append(Metrics())
-        exposition.serve(options.metrics_host, options.metrics_port)
+        metrics_endpoint.serve(options.metrics_host, options.metrics_port)
     return found
 
 
@@ -293,7 +293,7 @@ def _check(options: ClientOptions) -> None:
     if options.task.endswith(".py") and not Path(options.task).expanduser().is_file():
         raise TaskError(f"--task {options.task} does not exist. Give the path of a Python file, or a task's name.")
     if options.data:
-        from fl_common.tasks import files
+        from fl_common.tasks.client_data import files
 
         files.check(Path(options.data))
 
@@ -302,7 +302,9 @@ def _token(options: ClientOptions) -> Token | None:
     if options.token:
         return Token.parse(options.token)
     if options.token_file:
-        return Token.parse(private.read(Path(options.token_file), "the enrolment token").decode("ascii", "replace"))
+        return Token.parse(
+            secret_files.read(Path(options.token_file), "the enrolment token").decode("ascii", "replace")
+        )
     return None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from fl_common.memory_limit import Kills, kills, sizes
+from fl_common.processes.memory_limit import Kills, kills, sizes
 
 log = logging.getLogger(__name__)
 

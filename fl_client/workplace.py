@@ -7,16 +7,16 @@ from dataclasses import replace
 
 from fl_client.job import Home, Job
 from fl_client.own_data import OwnData
-from fl_client.training import EvaluateResult, LocalTrainer, TrainResult
-from fl_common.arrays import Arrays, decode_record
-from fl_common.disclosure import type_of
+from fl_client.training.trainer import EvaluateResult, LocalTrainer, TrainResult
+from fl_common.data.examples import Examples, count
 from fl_common.errors import ParterreError, RejectedReply, Shown, TaskError
-from fl_common.examples import Examples, count
-from fl_common.fit import check_fit
-from fl_common.lean import keras
-from fl_common.schema import Schema, hashed
-from fl_common.settings import Settings
-from fl_common.task import DataOptions, Task, build, resolve, with_class_weights
+from fl_common.messages.arrays import Arrays, decode_record
+from fl_common.models.data_check import check_fit
+from fl_common.models.frameworks import keras
+from fl_common.settings.schema import Settings
+from fl_common.tasks.client_data.data_names import Schema, hashed
+from fl_common.tasks.task import DataOptions, Task, build, resolve, with_class_weights
+from fl_common.trust.disclosure import type_of
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The error tree. Each message says what was expected, what came, and what to do next; commands print it and exit.
 
 A message can hold values of a client's own: a path, a column, a cell of a table. It is written as a template with
-`{fields}`, and what leaves the client has the fields' names in their place (fl_common.disclosure).
+`{fields}`, and what leaves the client has the fields' names in their place (fl_common.trust.disclosure).
 """
 
 from collections.abc import Mapping

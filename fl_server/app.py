@@ -18,32 +18,34 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
 import strategies
-from fl_common import settings as settings_
-from fl_common.arrays import Arrays, nbytes
 from fl_common.errors import ParterreError
-from fl_common.evaluation import Evaluator
-from fl_common.lean import keras
-from fl_common.modules import BUNDLED, path_of, short_name
-from fl_common.settings import Settings
-from fl_common.task import Task, build, checked_test, resolve
-from fl_common.weights import non_trainable_names
-from fl_server import keras_file, report, stopping, trust
-from fl_server.clock import clock_of
-from fl_server.disk import plainly
-from fl_server.events import stamp
-from fl_server.initial import initial
+from fl_common.messages.arrays import Arrays, nbytes
+from fl_common.models.evaluation import Evaluator
+from fl_common.models.frameworks import keras
+from fl_common.models.weights import non_trainable_names
+from fl_common.settings import schema as settings_
+from fl_common.settings.schema import Settings
+from fl_common.tasks.task import Task, build, checked_test, resolve
+from fl_common.tasks.user_modules import BUNDLED, path_of, short_name
+from fl_server.models import keras_file
+from fl_server.models.initial_model import initial
 from fl_server.observers import Observer
 from fl_server.observers.guarded import Guarded
 from fl_server.observers.plots import draw
 from fl_server.observers.standard_output import StandardOutput
 from fl_server.observers.tensorboard import TensorBoard
-from fl_server.patience import Patience
-from fl_server.pulling import SUPERLINK_ERRORS
-from fl_server.rounds import Evaluate, Observe, Rounds
-from fl_server.run_files import TASK
-from fl_server.runs import Run, holds, new_name
-from fl_server.state import State, restore_strategy
-from fl_server.whereabouts import Whereabouts
+from fl_server.rounds import report, stopping
+from fl_server.rounds.clock import clock_of
+from fl_server.rounds.loop import Evaluate, Observe, Rounds
+from fl_server.rounds.state import State, restore_strategy
+from fl_server.store.disk.disk_wait import Patience
+from fl_server.store.disk.whole_writes import plainly
+from fl_server.store.log.events_log import stamp
+from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_files import TASK
+from fl_server.store.runs import Run, holds, new_name
+from fl_server.store.seals import trust
+from fl_server.superlink.grid.pulling import SUPERLINK_ERRORS
 from strategies.fedavg import FedAvg
 
 MODEL = "model.keras"

@@ -6,21 +6,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from fl_common import memory_limit
-from fl_common.nursery import Nursery
-from fl_common.pulse import PulseFile
-from fl_server.access import Access
-from fl_server.addresses import Addresses
-from fl_server.events import Event
-from fl_server.kept_up import PORT_SECONDS, KeptUp
-from fl_server.link_database import LinkDatabase
-from fl_server.rotation import rotate
-from fl_server.schemas import Schemas
-from fl_server.superlink import PRELOAD, SuperLink
-from fl_server.supervisor import LIMIT, Say, Supervisor
-from fl_server.tenancy import sweep
-from fl_server.vitals import Vitals
-from fl_server.whereabouts import Whereabouts
+from fl_common.processes import memory_limit
+from fl_common.processes.forking import Nursery
+from fl_common.processes.health_file import PulseFile
+from fl_server.access.data_schemas import Schemas
+from fl_server.access.home_files import Access
+from fl_server.observers.health import Vitals
+from fl_server.processes.listening import Addresses
+from fl_server.processes.log_rotation import rotate
+from fl_server.store.disk.server_lock import sweep
+from fl_server.store.log.events_log import Event
+from fl_server.store.run_directories import Whereabouts
+from fl_server.superlink.database import LinkDatabase
+from fl_server.superlink.process import PRELOAD, SuperLink
+from fl_server.superlink.restarts import PORT_SECONDS, KeptUp
+from fl_server.superlink.runs.supervisor import LIMIT, Say, Supervisor
 
 log = logging.getLogger(__name__)
 

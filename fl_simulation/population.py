@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fl_common.errors import SettingsError
-from fl_common.settings import Scalar, Settings
+from fl_common.settings.schema import Scalar, Settings
 
 EVALUATING = 100  # clients that evaluate in a round, where nothing else is said
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from logging import getLogger
 from typing import Any
 
-from fl_common.arrays import Arrays
+from fl_common.messages.arrays import Arrays
 from strategies.replies import Reply
 from strategies.robust import Bearing, arrays_of
 from strategies.rules import ordering, selection

@@ -5,8 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fl_common.arrays import Arrays
 from fl_common.errors import StrategyError
+from fl_common.messages.arrays import Arrays
 from strategies.replies import Reply
 from strategies.robust import Robust, arrays_of, weights_of
 from strategies.rules import centres

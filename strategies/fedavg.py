@@ -11,11 +11,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from fl_common.arrays import Arrays, Signature, decode, encode, nbytes
 from fl_common.errors import RejectedReply, StrategyError
-from fl_common.together import members_of
-from strategies.aggregation import InOrder, WeightedMean
+from fl_common.messages.arrays import Arrays, Signature, decode, encode, nbytes
+from fl_common.messages.group_reply import members_of
 from strategies.replies import MAX_EXAMPLES, Reply, admit, mean_metrics
+from strategies.rules.weighted_mean import InOrder, WeightedMean
 
 log = getLogger(__name__)
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from logging import getLogger
 from typing import Any
 
-from fl_common.arrays import Arrays
 from fl_common.errors import StrategyError
-from strategies.aggregation import WeightedMean
+from fl_common.messages.arrays import Arrays
 from strategies.replies import Reply
 from strategies.robust import Bearing, arrays_of, weights_of
 from strategies.rules import selection
 from strategies.rules.geometry import gram, squared_distances
+from strategies.rules.weighted_mean import WeightedMean
 
 log = getLogger(__name__)
 

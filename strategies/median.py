@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fl_common.arrays import Arrays
+from fl_common.messages.arrays import Arrays
 from strategies.replies import Reply
 from strategies.robust import Robust, arrays_of
 from strategies.rules import ordering

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from fl_common.arrays import Arrays, is_float
 from fl_common.errors import StrategyError
+from fl_common.messages.arrays import Arrays, is_float
 from strategies.fedavg import FedAvg
 from strategies.replies import Reply
 from strategies.robust import Robust, arrays_of, weights_of

@@ -11,9 +11,9 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
-from fl_common import modules
 from fl_common.errors import StrategyError, TaskError
-from fl_common.settings import Settings
+from fl_common.settings.schema import Settings
+from fl_common.tasks import user_modules
 from strategies.bulyan import Bulyan
 from strategies.centered_clipping import CenteredClipping
 from strategies.fedavg import FedAvg
@@ -83,7 +83,7 @@ def find(name: str) -> type[Strategy]:
 def file_of(name: str) -> str:
     """Return the path of the Python file that `./my.py:Class` names; "" for any other name."""
     module, colon, _ = name.rpartition(":")
-    return module if colon and modules.is_path(module) else ""
+    return module if colon and user_modules.is_path(module) else ""
 
 
 def _imported(name: str) -> Any:
@@ -94,12 +94,14 @@ def _imported(name: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found = modules.load(module, "strategy") if file_of(name) else import_module(module)
+        found = user_modules.load(module, "strategy") if file_of(name) else import_module(module)
     except TaskError as error:
         raise StrategyError(str(error)) from error
     except Exception as error:  # importing a user's module may raise anything
         detail = f"{type(error).__name__}: {error}"
-        raise StrategyError(f"strategy {name!r} does not import: {detail} ({modules.place(error, module)})") from error
+        raise StrategyError(
+            f"strategy {name!r} does not import: {detail} ({user_modules.place(error, module)})"
+        ) from error
     if not hasattr(found, attribute):
         raise StrategyError(f"strategy {name!r}: {module} has no {attribute!r}. {_near(attribute, _strategies(found))}")
     return getattr(found, attribute)

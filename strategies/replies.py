@@ -6,9 +6,9 @@ from math import fsum
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from fl_common.arrays import Arrays, Signature, check_finite, decode_record
 from fl_common.errors import RejectedReply
-from fl_common.text import clean
+from fl_common.messages.arrays import Arrays, Signature, check_finite, decode_record
+from fl_common.trust.untrusted_text import clean
 
 WEIGHT = "num-examples"
 MAX_EXAMPLES = 10_000_000

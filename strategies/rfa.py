@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fl_common.arrays import Arrays
 from fl_common.errors import StrategyError
+from fl_common.messages.arrays import Arrays
 from strategies.replies import Reply
 from strategies.robust import Robust, arrays_of, weights_of
 from strategies.rules import centres

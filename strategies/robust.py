@@ -14,9 +14,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fl_common.arrays import Arrays, Signature, encode, is_float
 from fl_common.errors import StrategyError, TooFewReplies
-from fl_common.together import members_of
+from fl_common.messages.arrays import Arrays, Signature, encode, is_float
+from fl_common.messages.group_reply import members_of
 from strategies.fedavg import UNASKED, FedAvg
 from strategies.replies import Reply, mean_metrics
 from strategies.rules.ordering import median

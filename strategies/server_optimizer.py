@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.arrays import Arrays, is_float
 from fl_common.errors import StrategyError
+from fl_common.messages.arrays import Arrays, is_float
 from strategies.fedavg import FedAvg
 
 
@@ -52,7 +52,7 @@ class FedOpt(FedAvg):
     def _build(self, current: Arrays) -> None:
         if self._optimizer is not None:
             return
-        from fl_common.lean import keras
+        from fl_common.models.frameworks import keras
 
         names = [name for name, array in current.items() if is_float(array.dtype) and name not in self.non_trainable]
         self._variables = {

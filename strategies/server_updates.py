@@ -6,7 +6,7 @@ three adaptive rules are written out here. Imported only when a server takes its
 
 from typing import Any
 
-from fl_common.lean import keras
+from fl_common.models.frameworks import keras
 
 ops = keras.ops
 

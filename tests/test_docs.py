@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from fl_cli.main import COMMANDS
-from fl_client.training import LocalTrainer
-from fl_common.settings import Settings
-from fl_common.task import resolve
-from fl_common.weights import weights_of
+from fl_client.training.trainer import LocalTrainer
+from fl_common.models.weights import weights_of
+from fl_common.settings.schema import Settings
+from fl_common.tasks.task import resolve
 from strategies import BUILT_IN, argument_names
 from strategies.replies import REASONS
 

@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from fl_common.settings import Settings
-from fl_server import bundle
+from fl_common.settings.schema import Settings
+from fl_server.superlink.runs import app_bundle
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -71,7 +71,7 @@ def files_of(content: bytes) -> dict[str, bytes]:
 
 
 def packages_on_disk() -> dict[str, bytes]:
-    paths = [path for package in bundle.PACKAGES for path in (ROOT / package).rglob("*.py")]
+    paths = [path for package in app_bundle.PACKAGES for path in (ROOT / package).rglob("*.py")]
     return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -84,7 +84,7 @@ def test_the_apps_config_is_the_default_of_every_setting():
 
 
 def test_the_bundles_manifest_agrees_with_the_projects():
-    ours, theirs = PROJECT["tool"]["flwr"]["app"], tomllib.loads(bundle.manifest())
+    ours, theirs = PROJECT["tool"]["flwr"]["app"], tomllib.loads(app_bundle.manifest())
     assert theirs["tool"]["flwr"]["app"]["components"] == ours["components"]
     assert theirs["tool"]["flwr"]["app"]["config"] == ours["config"]
     assert theirs["tool"]["flwr"]["app"]["publisher"] == ours["publisher"]
@@ -93,18 +93,18 @@ def test_the_bundles_manifest_agrees_with_the_projects():
 
 
 def test_the_bundle_holds_the_four_packages_as_they_are():
-    content, digest, settings = bundle.build(Settings())
+    content, digest, settings = app_bundle.build(Settings())
     files = files_of(content)
     code = {name: data for name, data in files.items() if name.endswith(".py")}
     assert code == packages_on_disk()
     assert {name for name in files if not name.endswith(".py")} <= {"pyproject.toml", ".info/CONTENT"}
-    assert files["pyproject.toml"].decode() == bundle.manifest()
+    assert files["pyproject.toml"].decode() == app_bundle.manifest()
     assert re.fullmatch("[0-9a-f]{64}", digest)
     assert settings == Settings()
 
 
 def test_the_same_settings_make_the_same_bundle():
-    assert bundle.build(Settings())[1] == bundle.build(Settings(rounds=3))[1]
+    assert app_bundle.build(Settings())[1] == app_bundle.build(Settings(rounds=3))[1]
 
 
 @pytest.mark.parametrize("machine", MACHINES)

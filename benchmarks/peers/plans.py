@@ -49,10 +49,10 @@ def write(workload: Workload, path: Path) -> None:
     order: int32, rows of x_train; the client at `place` of `round` (from 0) has order[starts[round, place] :
     starts[round, place + 1]], all its epochs one after another.
     """
-    from fl_common.batches import plan
-    from fl_common.settings import parse
-    from fl_common.task import build, resolve
-    from fl_common.weights import weights_of
+    from fl_common.data.batches import plan
+    from fl_common.models.weights import weights_of
+    from fl_common.settings.schema import parse
+    from fl_common.tasks.task import build, resolve
 
     settings = parse(workload.settings() | {"seed": 0})
     task = resolve(settings)

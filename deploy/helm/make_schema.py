@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fl_common.settings import Settings
+from fl_common.settings.schema import Settings
 
 SCHEMA = Path(__file__).parent / "parterre" / "values.schema.json"
 TEXTS = {

@@ -1,16 +1,1 @@
-"""Built-in tasks, one file each. The registry is here; a module is imported only when its task is made."""
-
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fl_common.settings import Settings
-    from fl_common.task import Task
-
-BUILT_IN = ("digits", "mnist", "fashion_mnist", "cifar10")
-
-
-def make(name: str, settings: "Settings") -> "Task":
-    """Return the built-in task `name`, one of BUILT_IN, with the model and the split that `settings` ask for."""
-    task: Task = import_module(f"fl_common.tasks.{name}").make(settings)
-    return task
+"""Tasks: what is learned, from which data. Built-in ones, a user's own, and a client's own files."""

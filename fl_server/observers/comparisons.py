@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_server.events import Event
 from fl_server.observers import panels, plots
+from fl_server.store.log.events_log import Event
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

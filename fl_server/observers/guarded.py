@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fl_common.text import clean
+from fl_common.trust.untrusted_text import clean
 from fl_server.observers import Observer
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from fl_server.events import Event
+from fl_server.store.log.events_log import Event
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fl_common.errors import StoreError
-from fl_server.disk import plainly
-from fl_server.events import Event
-from fl_server.events import rounds as rounds_in
 from fl_server.observers import panels
+from fl_server.store.disk.whole_writes import plainly
+from fl_server.store.log.events_log import Event
+from fl_server.store.log.events_log import rounds as rounds_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

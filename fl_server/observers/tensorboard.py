@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fl_common.lean import tf
+from fl_common.models.frameworks import tf
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.arrays import Arrays
+from fl_common.messages.arrays import Arrays
 from strategies.rules.tiles import Model, Tile, reals, swept
 
 Matrix = NDArray[np.float64]

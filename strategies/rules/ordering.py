@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.arrays import Arrays
+from fl_common.messages.arrays import Arrays
 from strategies.rules import networks
 from strategies.rules.tiles import Model, Room, Tile, reals, swept
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_common.arrays import flat
-from strategies.blocks import THREADED, Span, shares, threads_of
+from fl_common.messages.arrays import flat
+from strategies.rules.blocks import THREADED, Span, shares, threads_of
 
 Model = Mapping[str, NDArray[Any]]
 Room = NDArray[Any]  # [models, elements], float32 or float64

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from fl_server import checkpoints
-from fl_server.runs import Run
+from fl_server.store import checkpoints
+from fl_server.store.runs import Run
 from tests.chaos.ledger import Ledger, digest
 from tests.chaos.member import REASONS
 from tests.integration.conftest import events

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 
 from fl_client.process import ClientOptions
-from fl_common.nursery import Nursery
-from fl_server.addresses import free_ports
+from fl_common.processes.forking import Nursery
+from fl_server.processes.listening import free_ports
 from tests.chaos.ledger import FOLDER
 from tests.chaos.member import ORDERS, REASONS, member
 from tests.chaos.memory import of_tree
@@ -25,7 +25,13 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
 LOOK_SECONDS = 0.5
 CHILDREN = ("superlink", "serverapp")  # of the server, by the logs that they write
-PRELOAD = ("fl_client.process", "fl_client.app", "fl_client.node", "fl_common.tasks.digits", "tests.chaos.member")
+PRELOAD = (
+    "fl_client.process",
+    "fl_client.app",
+    "fl_client.link.node",
+    "fl_common.tasks.builtin.digits",
+    "tests.chaos.member",
+)
 
 
 class Federation:

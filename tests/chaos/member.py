@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from fl_client.process import ClientOptions, serve
-from fl_common import wire
+from fl_common.messages import packed_arrays
 from tests.chaos.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _told(app: App, orders: Orders) -> App:
         if message.metadata.message_type == "train":
             if kind := orders.lie():
                 Ledger.here().lied(message.metadata.dst_node_id, _round(message), kind)
-                return Message(LIES[kind](wire.unpack(reply.content)), reply_to=message)
+                return Message(LIES[kind](packed_arrays.unpack(reply.content)), reply_to=message)
             _note(message, reply)
         return reply
 
@@ -100,12 +100,12 @@ def _told(app: App, orders: Orders) -> App:
 
 
 def _round(message: Message) -> int:
-    return int(wire.unpack(message.content)["config"]["server-round"])
+    return int(packed_arrays.unpack(message.content)["config"]["server-round"])
 
 
 def _note(message: Message, reply: Message) -> None:
-    content = wire.unpack(reply.content)
-    base = {name: array.numpy() for name, array in wire.unpack(message.content)["arrays"].items()}
+    content = packed_arrays.unpack(reply.content)
+    base = {name: array.numpy() for name, array in packed_arrays.unpack(message.content)["arrays"].items()}
     update = {name: array.numpy() for name, array in content["arrays"].items()}
     Ledger.here().sent(base, update, int(content["metrics"]["num-examples"]))
 
@@ -121,7 +121,9 @@ def _shapes(content: RecordDict) -> RecordDict:
 
 
 def _garbage(content: RecordDict) -> RecordDict:
-    return RecordDict({f"arrays{wire.SUFFIX}": ConfigRecord({wire.FIELD: GARBAGE}), "metrics": content["metrics"]})
+    return RecordDict(
+        {f"arrays{packed_arrays.SUFFIX}": ConfigRecord({packed_arrays.FIELD: GARBAGE}), "metrics": content["metrics"]}
+    )
 
 
 def _huge(content: RecordDict) -> RecordDict:

@@ -11,18 +11,18 @@ import typer
 from typer.testing import CliRunner, Result
 
 from fl_cli import certs, clients, enroll
-from fl_common import keys
 from fl_common.errors import AccessError, ParterreError, SecretError
-from fl_common.tokens import Token
-from fl_server import access, own_certificates
-from fl_server.registry import FILE, Registry
+from fl_common.trust import keys
+from fl_common.trust.tokens import Token
+from fl_server.access import home_files, own_certificates
+from fl_server.access.client_registry import FILE, Registry
 
 Fl = Callable[..., Result]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    access.prepare(tmp_path / ".superlink")
+    home_files.prepare(tmp_path / ".superlink")
     return tmp_path
 
 
@@ -101,7 +101,7 @@ def test_a_certificate_never_outlives_its_ca(fl: Fl) -> None:
 
 def test_certs_show_says_for_whom_until_when_and_the_fingerprint_that_tokens_name(fl: Fl, store: Path) -> None:
     shown = fl("certs", "show").stdout
-    files = access.existing(store / ".superlink").files
+    files = home_files.existing(store / ".superlink").files
     assert re.search(r"ca: .*ca\.crt\n  subject +CN=Parterre CA", shown)
     assert re.search(r"names +localhost, 127\.0\.0\.1, ::1", shown)
     assert re.search(r"until +\d{4}-\d\d-\d\d \d\d:\d\d UTC \((89|90) days\)", shown)
@@ -115,7 +115,7 @@ def test_certs_show_shows_any_certificate(fl: Fl, tmp_path: Path) -> None:
 
 def test_certs_show_shows_the_ones_that_somebody_brought(fl: Fl, store: Path) -> None:
     theirs = own_certificates.init(store / "theirs", ["theirs.example.org"])
-    access.prepare(store / ".superlink", files=access.given(theirs.certificate, theirs.key, theirs.ca))
+    home_files.prepare(store / ".superlink", files=home_files.given(theirs.certificate, theirs.key, theirs.ca))
     ca, server = lines(fl("certs", "show", "--json"))
     assert (ca["file"], server["names"]) == (str(theirs.ca), ["theirs.example.org"])
     token = Token.parse(fl("enroll", "token").stdout.strip())
@@ -123,7 +123,7 @@ def test_certs_show_shows_the_ones_that_somebody_brought(fl: Fl, store: Path) ->
 
 
 def test_a_certificate_that_is_due_says_so_and_is_renewed_when_the_server_looks(fl: Fl, store: Path) -> None:
-    files = access.existing(store / ".superlink").files
+    files = home_files.existing(store / ".superlink").files
     fl("certs", "init", "--days", "30")
     in_25_days = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=25)
     assert own_certificates.renew_if_due(files, now=in_25_days) == "it was due"

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from fl_cli import compare, runs
 from fl_common.errors import ParterreError, SettingsError, StoreError
-from fl_common.settings import Settings
-from fl_server.runs import Run
+from fl_common.settings.schema import Settings
+from fl_server.store.runs import Run
 
 
 @pytest.fixture

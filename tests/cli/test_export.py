@@ -11,18 +11,18 @@ from typer.testing import CliRunner
 
 from fl_cli import export, runs
 from fl_common.errors import ExportError, ParterreError, StoreError, TaskError
-from fl_common.lean import keras, tf
-from fl_common.settings import Settings
-from fl_common.task import build, resolve
-from fl_common.weights import weights_of
-from fl_server.runs import Checkpoint, Run
+from fl_common.models.frameworks import keras, tf
+from fl_common.models.weights import weights_of
+from fl_common.settings.schema import Settings
+from fl_common.tasks.task import build, resolve
+from fl_server.store.runs import Checkpoint, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")  # only the test runs it
 
 X = np.random.default_rng(0).random((5, 64), np.float32)
 
 CUSTOM = """
-from fl_common.lean import keras
+from fl_common.models.frameworks import keras
 import numpy as np
 
 {decorator}

@@ -4,9 +4,9 @@ import pytest
 
 from fl_cli import first_run
 from fl_common.errors import ParterreError
-from fl_common.settings import Settings
-from fl_server.link_database import LinkDatabase
-from fl_server.runs import Run
+from fl_common.settings.schema import Settings
+from fl_server.store.runs import Run
+from fl_server.superlink.database import LinkDatabase
 
 
 class Control(contextlib.AbstractContextManager):
@@ -23,7 +23,7 @@ class Control(contextlib.AbstractContextManager):
         return 7
 
 
-@pytest.mark.parametrize(("task", "name"), [("digits", "digits"), ("tests.server.small_task", "small_task")])
+@pytest.mark.parametrize(("task", "name"), [("digits", "digits"), ("tests.support.small_task", "small_task")])
 def test_the_first_run_has_the_settings_of_the_environment_and_a_directory_named_for_its_task(
     tmp_path, monkeypatch, task, name
 ):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fl_cli.federation import Stopped, stopping_on_signals
 from fl_cli.follow import from_log
 from fl_cli.interrupts import Interrupts
-from fl_server.runs import Run
+from fl_server.store.runs import Run
+from parterre.federation import Stopped, stopping_on_signals
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ import strategies
 from fl_cli import options
 from fl_cli.main import COMMANDS, main, register, wanted
 from fl_cli.server import LOCK
-from fl_common.settings import Settings
-from fl_server.runs import Run, listing
-from fl_server.tenancy import alone
+from fl_common.settings.schema import Settings
+from fl_server.store.disk.server_lock import alone
+from fl_server.store.runs import Run, listing
 
 ENTER = "from fl_cli.main import main; main()"
 KEY = "FL_RUN_KEY"

@@ -9,7 +9,7 @@ import pytest
 from fl_cli.checkup import Checkup, Found
 from fl_cli.new import Template, new
 from fl_common.errors import TaskError
-from fl_common.settings import Settings
+from fl_common.settings.schema import Settings
 
 HEAD = """
 import keras

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import fl_common
-from fl_server.runs import Run
+from fl_server.store.runs import Run
 from tests.integration.conftest import environment, events
 
 ROOT = str(Path(fl_common.__file__).parent.parent)

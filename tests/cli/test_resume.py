@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from fl_cli import resume, simulate, trust, up
 from fl_common.errors import ParterreError, StoreError
-from fl_common.settings import Settings
-from fl_server.runs import Checkpoint, Run
+from fl_common.settings.schema import Settings
+from fl_server.store.runs import Checkpoint, Run
 
 
 @pytest.fixture

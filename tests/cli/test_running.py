@@ -9,22 +9,22 @@ import pytest
 from typer.testing import CliRunner
 
 from fl_cli import run as command
-from fl_cli.federation import HOME, OWNER
 from fl_cli.main import register
 from fl_cli.running import Runner, named, number_of, runner
 from fl_cli.server import LOCK as SERVER_LOCK
 from fl_common.errors import StoreError
-from fl_common.settings import Settings
-from fl_server.control import Status
-from fl_server.runs import LOCK, Run
-from fl_server.tenancy import alone
-from fl_server.whereabouts import Whereabouts
+from fl_common.settings.schema import Settings
+from fl_server.store.disk.server_lock import alone
+from fl_server.store.run_directories import Whereabouts
+from fl_server.store.runs import LOCK, Run
+from fl_server.superlink.runs.control import Status
+from parterre.federation import HOME, OWNER
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from fl_server.runs import Run
-from fl_cli.federation import Stopped, stopping_on_signals
+from fl_server.store.runs import Run
+from parterre.federation import Stopped, stopping_on_signals
 run = Run.open(Path(sys.argv[1]))
 with stopping_on_signals(), run.lock():
     try:

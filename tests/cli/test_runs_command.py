@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from fl_cli import runs
 from fl_cli.options import HOME
 from fl_common.errors import ParterreError, StoreError
-from fl_common.settings import Settings
-from fl_server import events
-from fl_server.runs import Checkpoint, Run
-from fl_server.whereabouts import Whereabouts
+from fl_common.settings.schema import Settings
+from fl_server.store.log import events_log
+from fl_server.store.run_directories import Whereabouts
+from fl_server.store.runs import Checkpoint, Run
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_a_long_log_is_listed_from_its_two_ends(app: typer.Typer, tmp_path: Path
     run.append({"event": "finished", "rounds": 1})
     monkeypatch.setattr(Run, "damage", "")
     parsed = []
-    parse = events.parse
-    monkeypatch.setattr(events, "parse", lambda line: (parsed.append(len(line)), parse(line))[1])
+    parse = events_log.parse
+    monkeypatch.setattr(events_log, "parse", lambda line: (parsed.append(len(line)), parse(line))[1])
     assert "finished" in invoke(app, "runs", "--store", str(tmp_path))
     assert sum(parsed) < 500_000  # of 5 MB
 

@@ -9,7 +9,7 @@ import typer
 
 from fl_cli.main import register
 from fl_common.errors import SettingsError
-from fl_common.settings import Settings
+from fl_common.settings.schema import Settings
 from fl_simulation import population
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "simulate.md"

@@ -10,13 +10,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from fl_client import app as client_app
 from fl_client.app import make_app
 from fl_client.workplace import Workplace
-from fl_common.arrays import decode_record, encode
 from fl_common.errors import ParterreError, SettingsError, TaskError
-from fl_common.settings import Settings
+from fl_common.messages.arrays import decode_record, encode
+from fl_common.settings.schema import Settings
 
 TASK = """
 import numpy as np
-from fl_common.lean import keras
+from fl_common.models.frameworks import keras
 
 def build_model():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax", name="top")])
@@ -172,7 +172,7 @@ def test_an_exception_of_a_users_code_leaves_the_app_and_the_next_message_is_ser
 
 
 def test_the_reply_can_be_read_back_without_a_copy(app, task):
-    from fl_common.arrays import Signature
+    from fl_common.messages.arrays import Signature
 
     reply = sent(app, "train", text(task))
     assert list(decode_record(reply["arrays"], Signature.of(START))) == list(START)

@@ -18,11 +18,11 @@ from fl_client.own_data import Interrupted, OwnData
 from fl_client.process import ClientOptions, Stop, _told
 from fl_client.workplace import Desk, Workplace
 from fl_common.errors import DataError, TaskError
-from fl_common.schema import Schema, parse
-from fl_common.settings import Settings
-from fl_common.tasks import files, tables
-from fl_common.tasks.files import DataOptions
-from fl_common.weights import weights_of
+from fl_common.models.weights import weights_of
+from fl_common.settings.schema import Settings
+from fl_common.tasks.client_data import files, tables
+from fl_common.tasks.client_data.data_names import Schema, parse
+from fl_common.tasks.client_data.files import DataOptions
 
 TASK = """
 import keras

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from flwr.app import Context, RecordDict
-from in_process import InProcessGrid
 from PIL import Image
 
 from fl_client import app as client_app
 from fl_client.failure import failed
-from fl_common.settings import Settings
+from fl_common.settings.schema import Settings
 from fl_server import app as server_app
+from tests.support.in_process_grid import InProcessGrid
 
 TEXT, NUMBER = "Smith-HIV", 987654321  # the marks: in cells, names, labels and whatever code says of them
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fl_client.sudden_end import FILE, SuddenEnd
-from fl_common.memory_limit import Kills
+from fl_common.processes.memory_limit import Kills
 
 LIMIT = 2 << 30
 
@@ -54,7 +54,7 @@ def test_a_first_client_and_a_note_that_is_damaged_say_nothing(tmp_path, caplog)
 def test_a_process_that_was_killed_leaves_what_it_used(tmp_path):
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom fl_client import sudden_end\n"
-        "from fl_common.memory_limit import Kills\n"
+        "from fl_common.processes.memory_limit import Kills\n"
         f"used = [5]\nend = sudden_end.SuddenEnd(Path({str(tmp_path)!r}), lambda: Kills(0, 100, used[0]))\n"
         "end.begin()\nused[0] = 99\nend.note()\nprint('noted', flush=True)\ntime.sleep(600)\n"
     )

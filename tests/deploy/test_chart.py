@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from fl_cli import variables
-from fl_common.settings import Settings, parse
-from tests.deploy.helm import CHART, ELSEWHERE, EVERYTHING, OPERATORS, ROOT, found, helm, rendered
+from fl_common.settings.schema import Settings, parse
+from tests.support.helm import CHART, ELSEWHERE, EVERYTHING, OPERATORS, ROOT, found, helm, rendered
 
 MAJOR, MINOR = map(int, kubernetes_validate.latest_version().split(".")[:2])
 CURRENT = [f"{MAJOR}.{minor}" for minor in range(MINOR - 2, MINOR + 1)]  # the three that Kubernetes supports

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fl_client.metrics import Metrics
-from fl_server import metrics
+from fl_client.observers.prometheus import Metrics
+from fl_server.observers import prometheus
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -30,7 +30,7 @@ def names(query):
 def exported(tmp_path):
     client = CollectorRegistry()
     Metrics(client)
-    server = metrics.registry(tmp_path, tmp_path / "state.db", dict)
+    server = prometheus.registry(tmp_path, tmp_path / "state.db", dict)
     samples = re.findall(r"^(\w+)(?:\{| )", (generate_latest(server) + generate_latest(client)).decode(), re.MULTILINE)
     declared = re.findall(r"^# TYPE (\w+) gauge", generate_latest(server).decode(), re.MULTILINE)
     return {*samples, *declared, *OF_EVERY_PROCESS}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.e2e.stack import Stack, crash, freeze, health, restarts, until
+from tests.support.stack import Stack, crash, freeze, health, restarts, until
 
 pytestmark = pytest.mark.docker
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import ROOT, Stack, engine
+from tests.support.stack import ROOT, Stack, engine
 
 pytestmark = pytest.mark.docker
 
@@ -81,7 +81,8 @@ def test_an_image_is_as_small_as_the_page_says_and_labelled(image: str) -> None:
 @pytest.mark.parametrize("image", LARGEST)
 def test_an_image_has_what_its_role_imports_and_nothing_to_develop_with(image: str) -> None:
     program = (
-        "import importlib.util as u, json; from fl_common.settings import Settings; from fl_common.task import resolve;"
+        "import importlib.util as u, json; from fl_common.settings.schema import Settings;"
+        "from fl_common.tasks.task import resolve;"
         "task = resolve(Settings(task='digits')); data = task.load_partition(0, 3)[0];"
         "names = 'pytest mypy ruff sklearn scipy matplotlib numba sqlalchemy'.split();"
         "print(json.dumps([len(data[0]), [n for n in names if u.find_spec(n)]]))"

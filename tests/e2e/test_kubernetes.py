@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import Cluster, build, cluster, missing, wait
-from tests.e2e.stack import GREEDY, fill
+from tests.support.cluster import Cluster, build, cluster, missing, wait
+from tests.support.stack import GREEDY, fill
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a cluster")]
 

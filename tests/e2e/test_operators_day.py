@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from docker.models.containers import Container
 
-from tests.e2e.stack import GREEDY, Stack, fill, health, restarts, until
+from tests.support.stack import GREEDY, Stack, fill, health, restarts, until
 
 pytestmark = pytest.mark.docker
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_common.tasks import digits
-from tests.e2e.stack import ROOT, Stack, engine, until
+from fl_common.tasks.builtin import digits
 from tests.e2e.test_images import TASK
+from tests.support.stack import ROOT, Stack, engine, until
 
 pytestmark = pytest.mark.docker
 

@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_common.errors import DataError, ParterreError, StoreError
-from fl_common.settings import Settings
-from fl_common.tasks.files import DataOptions, load
-from fl_server import checkpoints, events
-from fl_server.checkpoints import Checkpoint
+from fl_common.settings.schema import Settings
+from fl_common.tasks.client_data.files import DataOptions, load
+from fl_server.store import checkpoints
+from fl_server.store.checkpoints import Checkpoint
+from fl_server.store.log import events_log
 from tests.fuzz import EXAMPLES
 from tests.fuzz.test_fuzz_replies import mutated
 
@@ -24,7 +25,7 @@ EVENT = {"event": "round", "round": 1, "time": "2026-01-01T00:00:00.000+00:00"}
 def test_a_log_of_any_bytes_has_the_events_that_are_whole(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(content + b"\n" + b'{"event": "round", "round": 1}\n')
-    found = events.read(path)
+    found = events_log.read(path)
     assert found[-1] == {"event": "round", "round": 1}
     assert all(isinstance(event, dict) and "event" in event for event in found)
 

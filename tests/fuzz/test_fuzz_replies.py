@@ -9,9 +9,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_common import wire
-from fl_common.arrays import Signature, decode, encode
 from fl_common.errors import RejectedReply
+from fl_common.messages import packed_arrays
+from fl_common.messages.arrays import Signature, decode, encode
 from strategies.replies import REASONS, admit
 from tests.fuzz import EXAMPLES
 
@@ -86,7 +86,7 @@ def _received(message: Message) -> Message:
        st.booleans())  # fmt: skip
 def test_a_reply_of_any_content_is_admitted_whole_or_rejected(records: dict, training: bool) -> None:  # type: ignore[type-arg]
     try:
-        content = wire.unpack(RecordDict(records))
+        content = packed_arrays.unpack(RecordDict(records))
         admitted = admit(reply(content), SIGNATURE if training else None)
     except RejectedReply as rejection:
         assert rejection.reason in REASONS
@@ -113,10 +113,10 @@ def test_an_array_of_any_bytes_is_read_exactly_or_rejected(array: Array) -> None
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.data())
 def test_packed_arrays_that_were_changed_on_the_way_are_read_or_rejected(data: st.DataObject) -> None:
-    packed = wire.pack(RecordDict({"arrays": encode(MODEL)}))
-    key = f"arrays{wire.SUFFIX}"
-    changed = data.draw(mutated(packed[key][wire.FIELD]))  # type: ignore[index, arg-type]
-    _unpacks_or_rejects(ConfigRecord({wire.FIELD: changed}))
+    packed = packed_arrays.pack(RecordDict({"arrays": encode(MODEL)}))
+    key = f"arrays{packed_arrays.SUFFIX}"
+    changed = data.draw(mutated(packed[key][packed_arrays.FIELD]))  # type: ignore[index, arg-type]
+    _unpacks_or_rejects(ConfigRecord({packed_arrays.FIELD: changed}))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -124,7 +124,7 @@ def test_packed_arrays_that_were_changed_on_the_way_are_read_or_rejected(data: s
 def test_a_header_of_any_json_is_read_or_rejected(header: object, rest: bytes, length: int | None) -> None:
     text = json.dumps(header).encode()
     size = len(text) if length is None else length
-    _unpacks_or_rejects(ConfigRecord({wire.FIELD: struct.pack("<I", size) + text + rest}))
+    _unpacks_or_rejects(ConfigRecord({packed_arrays.FIELD: struct.pack("<I", size) + text + rest}))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -132,22 +132,28 @@ def test_a_header_of_any_json_is_read_or_rejected(header: object, rest: bytes, l
        st.binary(max_size=40))  # fmt: skip
 def test_a_header_of_the_right_form_with_any_values_is_read_or_rejected(described: list, rest: bytes) -> None:  # type: ignore[type-arg]
     text = json.dumps([[each[0] for each in described], described]).encode()
-    _unpacks_or_rejects(ConfigRecord({wire.FIELD: struct.pack("<I", len(text)) + text + rest}))
+    _unpacks_or_rejects(ConfigRecord({packed_arrays.FIELD: struct.pack("<I", len(text)) + text + rest}))
 
 
 def test_a_shape_beyond_integers_is_rejected() -> None:
     text = b'[["w"], [["w", "float32", [Infinity], "numpy.ndarray", 0]]]'
     with pytest.raises(RejectedReply, match="malformed"):
-        wire.unpack(
-            RecordDict({f"arrays{wire.SUFFIX}": ConfigRecord({wire.FIELD: struct.pack("<I", len(text)) + text})})
+        packed_arrays.unpack(
+            RecordDict(
+                {
+                    f"arrays{packed_arrays.SUFFIX}": ConfigRecord(
+                        {packed_arrays.FIELD: struct.pack("<I", len(text)) + text}
+                    )
+                }
+            )
         )
 
 
 def _unpacks_or_rejects(record: ConfigRecord) -> None:
     try:
-        content = wire.unpack(RecordDict({f"arrays{wire.SUFFIX}": record}))
+        content = packed_arrays.unpack(RecordDict({f"arrays{packed_arrays.SUFFIX}": record}))
     except RejectedReply as rejection:
         assert rejection.reason == "malformed"
         return
     for array in content["arrays"].values():  # type: ignore[union-attr]
-        assert len(array.data) <= len(record[wire.FIELD])  # type: ignore[arg-type]
+        assert len(array.data) <= len(record[packed_arrays.FIELD])  # type: ignore[arg-type]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_common import settings as settings_
 from fl_common.errors import SettingsError
-from fl_common.settings import Settings
+from fl_common.settings import schema as settings_
+from fl_common.settings.schema import Settings
 from tests.fuzz import EXAMPLES
 
 FIELDS = list(Settings.model_fields)

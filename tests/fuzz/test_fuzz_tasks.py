@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_common.errors import DataError, TaskError
-from fl_common.settings import Settings
-from fl_common.task import build, resolve
+from fl_common.settings.schema import Settings
+from fl_common.tasks.task import build, resolve
 from tests.fuzz import EXAMPLES
 
 FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,7 +11,7 @@ from strategies.norm_clipping import NormClipping
 from strategies.rfa import RFA
 from strategies.rules import centres
 from strategies.trimmed_mean import TrimmedMean
-from tests.strategies.strategy_messages import begin, reply
+from tests.support.strategy_messages import begin, reply
 
 
 def next_model(strategy, current, models, examples=None):

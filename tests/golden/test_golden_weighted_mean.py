@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from strategies.aggregation import WeightedMean
+from strategies.rules.weighted_mean import WeightedMean
 
 
 def test_three_clients_of_1_2_and_5_examples():

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fl_common.tokens import Token
+from fl_common.trust.tokens import Token
 from tests.integration.conftest import Start, stop, until
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 QUICK = ("--rounds", "2", "--set", "fraction_evaluate=0", "--set", "plot=false", "--set", "tensorboard=false")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import Start, stop, until
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 ROUNDS = 8
 SET_CLOCK = """

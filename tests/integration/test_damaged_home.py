@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_server.addresses import free_ports
+from fl_server.processes.listening import free_ports
 from tests.integration.conftest import FL, Start, stop, until
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
-WAYS = {"noise": b"\xff\xfe\0noise" * 200}  # others: tests/server/test_damaged_home.py
+WAYS = {"noise": b"\xff\xfe\0noise" * 200}  # others: tests/server/access/test_damaged_home.py
 REFUSED = {  # what is said, and the command
     ("ca.key", "noise"): "--new-ca",
     ("clients.db", "noise"): "clients.db*",

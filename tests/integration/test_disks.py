@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fl_server.runs import Run
+from fl_server.store.runs import Run
 from tests.integration.conftest import Start, fl, stop, until
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 LONG = ("--rounds", "60", "--set", "min_clients=1", "--set", "fraction_evaluate=0", "--set", "plot=false")
 LIMITED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fl_server.addresses import free_ports
+from fl_server.processes.listening import free_ports
 from tests.integration.conftest import FL, Start, descendants, environment, stop, until
-from tests.integration.fleet import Fleet
 from tests.integration.test_secrets import EVIL
+from tests.support.fleet import Fleet
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]

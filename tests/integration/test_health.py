@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_server.addresses import free_ports
+from fl_server.processes.listening import free_ports
 from tests.integration.conftest import FL, Start, fl, stop, until
 
 

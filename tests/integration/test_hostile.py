@@ -13,31 +13,36 @@ from flwr.common.serde import message_to_proto
 from flwr.proto import fleet_pb2
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
 
-from fl_cli.federation import LocalFederation
-from fl_client.connection import Connection, _bare
-from fl_client.enrolment import enrol
-from fl_client.node import Node
-from fl_common import keys, wire
-from fl_common.settings import Settings
-from fl_common.tokens import Token
-from fl_server.runs import Run
+from fl_client.link.connection import Connection, _bare
+from fl_client.link.enrolment import enrol
+from fl_client.link.node import Node
+from fl_common.messages import packed_arrays
+from fl_common.settings.schema import Settings
+from fl_common.trust import keys
+from fl_common.trust.tokens import Token
+from fl_server.store.runs import Run
+from parterre.federation import LocalFederation
 
 GARBAGE = np.random.default_rng(0).bytes(400)
 METRICS = MetricRecord({"num-examples": 10, "loss": 0.1, "accuracy": 1.0, "seconds": 0.1})
 
 
 def random_bytes(message: Message) -> RecordDict:
-    names = wire.unpack(message.content)["arrays"]
+    names = packed_arrays.unpack(message.content)["arrays"]
     arrays = {name: Array(array.dtype, array.shape, array.stype, GARBAGE) for name, array in names.items()}
     return RecordDict({"arrays": ArrayRecord(arrays), "metrics": METRICS})
 
 
 def random_pack(message: Message) -> RecordDict:
-    return RecordDict({f"arrays{wire.SUFFIX}": ConfigRecord({wire.FIELD: GARBAGE}), "metrics": METRICS})
+    return RecordDict(
+        {f"arrays{packed_arrays.SUFFIX}": ConfigRecord({packed_arrays.FIELD: GARBAGE}), "metrics": METRICS}
+    )
 
 
 def not_a_number(message: Message) -> RecordDict:
-    arrays = {name: np.full(a.shape, np.nan, a.dtype) for name, a in wire.unpack(message.content)["arrays"].items()}
+    arrays = {
+        name: np.full(a.shape, np.nan, a.dtype) for name, a in packed_arrays.unpack(message.content)["arrays"].items()
+    }
     return RecordDict({"arrays": ArrayRecord({n: Array(a) for n, a in arrays.items()}), "metrics": METRICS})
 
 

@@ -12,14 +12,14 @@ from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthCl
 from flwr.supercore.grpc import create_channel
 from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 
-from fl_cli.federation import LocalFederation
-from fl_client.connection import Connection, _Session
-from fl_client.enrolment import enrol
-from fl_common import keys
-from fl_common.settings import Settings
-from fl_common.tokens import Token
-from fl_server.runs import Run
-from tests.fuzz.corpus import PREFIX, corpus
+from fl_client.link.connection import Connection, _Session
+from fl_client.link.enrolment import enrol
+from fl_common.settings.schema import Settings
+from fl_common.trust import keys
+from fl_common.trust.tokens import Token
+from fl_server.store.runs import Run
+from parterre.federation import LocalFederation
+from tests.support.corpus import PREFIX, corpus
 
 COUNT = 250  # by each of the three
 SECONDS = 20.0

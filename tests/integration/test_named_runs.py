@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fl_server.runs import Run
+from fl_server.store.runs import Run
 from tests.integration.conftest import Start, until
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 QUICK = ("--set", "fraction_evaluate=0", "--set", "plot=false", "--set", "tensorboard=false")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import FL, PATIENCE, Start, environment, events
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 BIN = Path(sys.executable).parent
 POISON = """

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_server.addresses import free_ports
-from fl_server.runs import Run
+from fl_server.processes.listening import free_ports
+from fl_server.store.runs import Run
 from tests.integration.conftest import Start, descendants, environment, events, gone, processes, stop, until
 from tests.integration.test_flower_tools import BIN, ROOT, flwr
 
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed in this environment: make test-ray"),
 ]
 
-MARKING = Path(__file__).parent / "marking_task.py"
+MARKING = Path(__file__).parents[1] / "support" / "marking_task.py"
 PATH = f"{BIN}:/usr/bin:/bin"
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PATH": PATH, "TF_ENABLE_ONEDNN_OPTS": "0"}
 QUIET = "tensorboard=false plot=false"

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fl_common import private
-from fl_common.tokens import Token
+from fl_common.trust import secret_files
+from fl_common.trust.tokens import Token
 from tests.integration.conftest import Start, descendants, stop, until
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 EVIL = """\
 import os
@@ -22,8 +22,8 @@ with Path({ran!r}).open("a") as file:
     words = Path("/proc/self/cmdline").read_text().replace("\\0", " ")
     file.write(f"{{os.getpid()}} {{words}}\\n")
 
-from fl_common.settings import Settings
-from fl_common.tasks.digits import make
+from fl_common.settings.schema import Settings
+from fl_common.tasks.builtin.digits import make
 
 digits = make(Settings())
 
@@ -100,7 +100,7 @@ def refusals(fleet: Fleet) -> tuple[str, str, str]:
     assert fleet.begin("client-3", token=strange).wait(timeout=240) == 1
     assert "the enrolment token is damaged" in fleet.log("client-3")
     file = fleet.directory / "control.credential"
-    private.write(file, b"a credential that somebody made up\n")
+    secret_files.write(file, b"a credential that somebody made up\n")
     done = fleet.run("--credential", str(file), "--ca", str(fleet.store / ".superlink" / "ca.crt"))
     (fleet.directory / "refused.log").write_text(done.stdout + done.stderr)
     assert "refused the credential of Control" in done.stderr

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.integration.conftest import Start, descendants, stop, until
-from tests.integration.fleet import Fleet
+from tests.support.fleet import Fleet
 
 
 @pytest.fixture

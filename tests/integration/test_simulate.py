@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_server.runs import Run
+from fl_server.store.runs import Run
 from tests.integration.conftest import FL, Event, Start, events, fl, stop, until
 
-RAGGED = Path(__file__).parents[1] / "simulation" / "ragged_task.py"
+RAGGED = Path(__file__).parents[1] / "support" / "ragged_task.py"
 UNEVEN = ("--set", "partitioning=dirichlet", "--set", "alpha=0.5", "--set", "batch_size=16")
 PHONES = (
     "--set", "fleet_speed=20", "--set", "fleet_latency=0.1", "--set", "fleet_dropout=0.1", "--set", "fleet_peak=0.9",

@@ -9,7 +9,7 @@ from tests.integration.conftest import fl
 TASK = """
 from pathlib import Path
 import numpy as np
-from fl_common.lean import keras
+from fl_common.models.frameworks import keras
 
 Path({marker!r}).touch()
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_wine
 
-from fl_common.tokens import Token
+from fl_common.trust.tokens import Token
 from tests.integration.conftest import Start, events, stop, until
-from tests.integration.machines import two_machines
+from tests.support.machines import two_machines
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "several-machines.md"

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from fl_cli.main import register
 from fl_common.errors import ExportError
-from fl_common.lean import keras, tf
-from fl_server.runs import Run
+from fl_common.models.frameworks import keras, tf
+from fl_server.store.runs import Run
 from tests.integration.conftest import events, fl
 
 TASKS = sorted((Path(__file__).parent / "tasks").glob("*.py"))

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
-from in_process import InProcessGrid, client, lost
 
 from fl_client.app import Workplace, make_app
 from fl_common.errors import DataError, RoundError, StoreError, StrategyError, TaskError
-from fl_common.lean import keras
-from fl_common.settings import Settings
-from fl_common.tasks import digits
-from fl_common.weights import weights_of
+from fl_common.models.frameworks import keras
+from fl_common.models.weights import weights_of
+from fl_common.settings.schema import Settings
+from fl_common.tasks.builtin import digits
 from fl_server import app
-from fl_server.runs import Run
+from fl_server.store.runs import Run
+from tests.support.in_process_grid import InProcessGrid, client, lost
 
 COMMON = {"task": "digits", "partitions": 2, "rounds": 3, "local_epochs": 3, "seed": 7}
 

@@ -6,19 +6,21 @@ import warnings
 
 import numpy as np
 import pytest
-from in_process import InProcessGrid, client
 
 from fl_client.app import Workplace, make_app
 from fl_common.errors import DataError, SettingsError
-from fl_common.lean import keras
-from fl_common.settings import Settings
-from fl_common.task import build, resolve
-from fl_common.weights import weights_of
-from fl_server import app, keras_file, stopping
-from fl_server.npz import write_npz
-from fl_server.runs import Run
-from fl_simulation.engine import BatchedEngine
+from fl_common.models.frameworks import keras
+from fl_common.models.weights import weights_of
+from fl_common.settings.schema import Settings
+from fl_common.tasks.task import build, resolve
+from fl_server import app
+from fl_server.models import keras_file
+from fl_server.rounds import stopping
+from fl_server.store.disk.npz import write_npz
+from fl_server.store.runs import Run
+from fl_simulation.engine.engine import BatchedEngine
 from fl_simulation.grid import SimulatedGrid
+from tests.support.in_process_grid import InProcessGrid, client
 
 TASK = """
 import keras, numpy as np

@@ -9,13 +9,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, M
 from flwr.clientapp import ClientApp
 
 from fl_client.app import Workplace, make_app
-from fl_common.arrays import decode, encode
 from fl_common.errors import SettingsError
-from fl_common.settings import Settings
+from fl_common.messages.arrays import decode, encode
+from fl_common.settings.schema import Settings
 from fl_server.app import serve
-from fl_server.pulling import Inbox
-from fl_server.runs import Run
-from fl_simulation.clients import ClientAppEngine
+from fl_server.store.runs import Run
+from fl_server.superlink.grid.pulling import Inbox
+from fl_simulation.flower.client_apps import ClientAppEngine
 from fl_simulation.grid import SimulatedGrid
 
 FLOWERS = (

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.simulation.federation import TASKS, deployed, final, settings_of, simulated, ways
-from tests.simulation.pictures import folder_for
+from tests.support.published_pictures import folder_for
+from tests.support.simulated_federation import TASKS, deployed, final, settings_of, simulated, ways
 
 RAGGED = str(TASKS / "ragged_task.py")
 UNEVEN = {"partitioning": "dirichlet", "alpha": 0.3, "batch_size": 16, "local_epochs": 2}

@@ -8,11 +8,11 @@ import pytest
 from flwr.app import ConfigRecord, MessageType
 from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 
-from fl_common.arrays import encode
 from fl_common.errors import StrategyError
+from fl_common.messages.arrays import encode
 from strategies.fedavg import FedAvg
 from strategies.fedprox import FedProx
-from tests.strategies.strategy_messages import begin, failed, reply
+from tests.support.strategy_messages import begin, failed, reply
 
 MODEL = {"w": np.zeros(3, np.float32), "seen": np.array(4, np.int64)}
 

@@ -7,7 +7,7 @@ import flwr.serverapp.strategy as flowers
 import pytest
 
 from fl_common.errors import StrategyError
-from fl_common.settings import parse
+from fl_common.settings.schema import parse
 from strategies import BUILT_IN, argument_names, make
 
 
@@ -114,5 +114,5 @@ def test_a_constructor_that_refuses_is_reported_with_what_it_takes():
 
 
 def test_the_registry_imports_no_tensorflow():
-    code = "import sys, strategies; from strategies import foreign; assert 'tensorflow' not in sys.modules"
+    code = "import sys, strategies; from strategies.host import foreign_state; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

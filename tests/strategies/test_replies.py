@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, MessageType, MetricRecord
 
-from fl_common.arrays import Signature
 from fl_common.errors import RejectedReply
+from fl_common.messages.arrays import Signature
 from strategies.replies import REASONS, admit, mean_metrics
-from tests.strategies.strategy_messages import failed, reply
+from tests.support.strategy_messages import failed, reply
 
 MODEL = {"w": np.ones((2, 2), np.float32), "n": np.array(1)}
 SIGNATURE = Signature.of(MODEL)

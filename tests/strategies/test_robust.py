@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from fl_common.arrays import encode
 from fl_common.errors import StrategyError, TooFewReplies
-from fl_common.settings import parse
-from fl_common.together import Member, Together
+from fl_common.messages.arrays import encode
+from fl_common.messages.group_reply import Member, Together
+from fl_common.settings.schema import parse
 from strategies import BUILT_IN, make
 from strategies.robust import Robust
-from tests.strategies.strategy_messages import ask, begin, reply
+from tests.support.strategy_messages import ask, begin, reply
 
 ROBUST = [name for name, kind in BUILT_IN.items() if issubclass(kind, Robust)]
 MODEL = {

@@ -4,10 +4,10 @@ import flwr.serverapp.strategy as flowers
 import numpy as np
 import pytest
 
-from fl_common.arrays import Signature, decode_record, encode
 from fl_common.errors import StrategyError
+from fl_common.messages.arrays import Signature, decode_record, encode
 from strategies.server_optimizer import FedAdagrad, FedAdam, FedAvgM, FedYogi
-from tests.strategies.strategy_messages import begin, reply
+from tests.support.strategy_messages import begin, reply
 
 ALL = [FedAvgM, FedAdam, FedYogi, FedAdagrad]
 MODEL = {"a/kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "a.kernel": np.zeros(2, np.float32)}

@@ -13,11 +13,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from fl_common import private
 from fl_common.errors import ParterreError
-from fl_common.tokens import Token
-from fl_server import access, certificates
-from fl_server.registry import Registry
+from fl_common.trust import secret_files
+from fl_common.trust.tokens import Token
+from fl_server.access import certificates, home_files
+from fl_server.access.client_registry import Registry
 
 USES, SECONDS = 1_000_000, 10 * 365 * 86_400.0  # `kubectl scale` must work for as long as the release lives
 KUBERNETES = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -42,13 +42,13 @@ def secret(name: str, changes: dict[str, bytes] | None = None) -> dict[str, byte
     return {key: base64.b64decode(value) for key, value in data.items()}
 
 
-def own_certificate() -> access.Files | None:
+def own_certificate() -> home_files.Files | None:
     """Return the mounted certificate that is not of the server's own making, where there is one."""
     paths = [os.environ.get(name) for name in ("FL_CERTIFICATE", "FL_KEY", "FL_CA")]
-    return access.given(*(Path(path) if path else None for path in paths))
+    return home_files.given(*(Path(path) if path else None for path in paths))
 
 
-def good(text: bytes, entry: access.Access) -> bool:
+def good(text: bytes, entry: home_files.Access) -> bool:
     """Say whether a published token still lets clients in to this server."""
     try:
         token = Token.parse(text.decode("ascii", "replace"))
@@ -61,14 +61,14 @@ def good(text: bytes, entry: access.Access) -> bool:
 def main() -> None:
     """Make what is missing and publish it."""
     names = os.environ["FL_SERVER_NAMES"].split(",")
-    entry = access.prepare(STORE / ".superlink", names=names, files=own_certificate())
+    entry = home_files.prepare(STORE / ".superlink", names=names, files=own_certificate())
     ca = certificates.read_public(entry.files.ca)
     enroll, control = os.environ["ENROLL_SECRET"], os.environ["CONTROL_SECRET"]
     if not good(secret(enroll).get("token", b""), entry):
-        token = access.enrolment_token(entry, uses=USES, seconds=SECONDS)
+        token = home_files.enrolment_token(entry, uses=USES, seconds=SECONDS)
         secret(enroll, {"token": token.text.encode(), "ca.crt": ca})
         print(f"a new enrolment token ({token.identity}) is in Secret {enroll}")
-    secret(control, {"credential": private.read(entry.credential, "the credential of Control"), "ca.crt": ca})
+    secret(control, {"credential": secret_files.read(entry.credential, "the credential of Control"), "ca.crt": ca})
     print(f"the credential of Control is in Secret {control}")
 
 

@@ -1,0 +1,1 @@
+"""The resident node: its connection to the server, its identity, its enrolment."""

@@ -1,0 +1,1 @@
+"""Who watches a client: health probes and Prometheus."""

@@ -1,0 +1,1 @@
+"""What Flower's messages carry: arrays and records, packed and checked."""

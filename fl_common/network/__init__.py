@@ -1,0 +1,1 @@
+"""Addresses, gRPC channels and TLS handshakes."""

@@ -1,0 +1,13 @@
+"""MNIST: 70,000 handwritten digits, 28x28 grey pixels, 10 classes; from keras.datasets or IDX files.
+
+Source: LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition (1998).
+"""
+
+from fl_common.settings.schema import Settings
+from fl_common.tasks.builtin.images import image_task
+from fl_common.tasks.task import Task
+
+
+def make(settings: Settings) -> Task:
+    """Return the task. Its model takes uint8 [n, 28, 28]; the default is mlp."""
+    return image_task("mnist", (28, 28, 1), settings, default="mlp")

@@ -1,0 +1,1 @@
+"""A client's own data: files and folders, read and checked."""

@@ -1,0 +1,1 @@
+"""Who may come in: certificates, enrolment, and the registry of clients."""

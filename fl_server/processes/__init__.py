@@ -1,0 +1,1 @@
+"""What the server's processes need around their work: ports, clocks, logs."""

@@ -1,0 +1,1 @@
+"""The round loop and its parts, over any Grid and any Flower Strategy."""

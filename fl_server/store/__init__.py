@@ -1,0 +1,1 @@
+"""The run store: settings, events and checkpoints of runs, in directories."""

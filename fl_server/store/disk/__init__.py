@@ -1,0 +1,1 @@
+"""Writes that are whole or absent, waits for a full disk, and one process at a time."""

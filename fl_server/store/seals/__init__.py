@@ -1,0 +1,1 @@
+"""Whose run it is, and whether its files are what was written."""

@@ -1,0 +1,1 @@
+"""Flower's internals on the server, all of them: its SuperLink, and what this project changes in it."""

@@ -1,0 +1,1 @@
+"""Flower's grid over gRPC, without its copies and its waits."""

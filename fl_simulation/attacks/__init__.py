@@ -1,0 +1,1 @@
+"""Hostile simulated clients, and what they send."""

@@ -1,0 +1,1 @@
+"""The engine: a round's clients trained in bulk."""

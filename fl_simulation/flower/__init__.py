@@ -1,0 +1,1 @@
+"""Flower's own simulation: its command, its app folders, Ray."""

@@ -1,0 +1,1 @@
+"""Whole federations, put together: as real processes on this machine. Commands parse, call this, and show."""

@@ -1,0 +1,1 @@
+"""The adapter for strategies that are not ours."""
