@@ -8,7 +8,7 @@ import typer
 
 from fl_cli import options
 from fl_cli.checkup import Checkup
-from fl_cli.streams import apart
+from fl_cli.events_only import apart
 from fl_cli.words import duration
 
 

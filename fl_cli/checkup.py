@@ -127,13 +127,13 @@ class Checkup:
         from fl_common.data.examples import count
         from fl_simulation.engine.data.pool import resident
         from fl_simulation.engine.ways.ways import Choice
-        from fl_simulation.engine.work import Cohort
+        from fl_simulation.engine.work import TrainingCohort
         from fl_simulation.engine.workers import Workers
 
         told: list[Any] = []
         choice = Choice(self._trainer, self._settings.engine, Workers(1), told.append)
         rows = [np.arange(count(self._train), dtype=np.int32)]
-        cohort = Cohort.of(
+        cohort = TrainingCohort.of(
             1, [0], rows, batch_size=self._settings.batch_size, epochs=1, seed=self._settings.seed,
             held=lambda client: self._validation,
         )  # fmt: skip

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 @dataclass
 class Account:
-    """What the ledgers of all runs say of one client."""
+    """What the histories of all runs say of one client."""
 
     rounds: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -100,7 +100,7 @@ def forget(
 
 
 def summed(store: Path, client_of: Mapping[str, str]) -> dict[str, Account]:
-    """Return what the ledgers of a store's runs say of each client. A ledger that cannot be read is left out."""
+    """Return what the histories of a store's runs say of each client. A history that cannot be read is left out."""
     accounts: dict[str, Account] = {}
     for node, entry in _entries(sorted(store.glob(f"*/{LEDGER}"))):
         client = str(entry.get("client") or client_of.get(node, ""))
@@ -111,8 +111,8 @@ def summed(store: Path, client_of: Mapping[str, str]) -> dict[str, Account]:
     return accounts
 
 
-def _entries(ledgers: Iterable[Path]) -> Iterable[tuple[str, dict[str, Any]]]:
-    for path in ledgers:
+def _entries(histories: Iterable[Path]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for path in histories:
         try:
             yield from json.loads(path.read_text()).items()
         except (OSError, ValueError, AttributeError) as error:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fl_cli import comparison, plot, runs
-from fl_cli.comparison import Side
+from fl_cli import plot, run_comparison, runs
+from fl_cli.run_comparison import Side
 from fl_common.errors import SettingsError
 from fl_common.tasks.user_modules import short_name
 from fl_common.trust.untrusted_text import clean
@@ -37,19 +37,19 @@ def compare(
         )
     sides, found = [], []
     opened = [runs.find(name, store) for name in names]
-    for label, run in zip(comparison.labels(opened), opened, strict=True):
+    for label, run in zip(run_comparison.labels(opened), opened, strict=True):
         with plot.readable(run, "compared"):
-            sides.append(comparison.side(label, run))
-    shared, settings = comparison.shared(sides), comparison.differing(sides)
+            sides.append(run_comparison.side(label, run))
+    shared, settings = run_comparison.shared(sides), run_comparison.differing(sides)
     for side in sides:
         with plot.readable(side.run, "compared"):
-            found.append(comparison.facts(side, shared, settings))
+            found.append(run_comparison.facts(side, shared, settings))
     comparisons.draw({side.label: side.rounds for side in sides}, shared, path, title=_title(sides))
     if as_json:
         typer.echo(json.dumps({"runs": found, "plot": str(path)}))
         return
-    comparison.echo(found)
-    if line := comparison.only_in_some(sides):
+    run_comparison.echo(found)
+    if line := run_comparison.only_in_some(sides):
         typer.echo(line)
     typer.echo(f"plot: {path}")
 

@@ -30,7 +30,7 @@ def token(
 ) -> None:
     """Make a token for new clients and print it. It works at once, also while the server runs."""
     from fl_server.access import home_files
-    from fl_server.access.records import parse_labels
+    from fl_server.access.client_records import parse_labels
 
     labels, seconds = parse_labels(label), seconds_of(expires, "--expires")
     entry = home_files.existing(options.home_of(store))
@@ -52,8 +52,8 @@ def key(
     """Register the public key FILE by hand: its holder comes in without a token."""
     from fl_server.access import home_files
     from fl_server.access.certificates import read_public
+    from fl_server.access.client_records import parse_labels
     from fl_server.access.client_registry import Registry
-    from fl_server.access.records import parse_labels
 
     entry = home_files.existing(options.home_of(store))
     client = Registry(entry.home).add_key(read_public(file), parse_labels(label))

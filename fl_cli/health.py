@@ -67,7 +67,7 @@ def client(state: State = None, pulse_directory: PulseDirectory = None, alive: A
     typer.echo(f"healthy: {found.detail}; heard from it {silence:.0f} s ago")
 
 
-def _fresh(found: health_file.Pulse, limit: float) -> None:
+def _fresh(found: health_file.Health, limit: float) -> None:
     age = found.age(health_file.Now.here())
     if age > limit:
         raise Unhealthy(
@@ -75,7 +75,7 @@ def _fresh(found: health_file.Pulse, limit: float) -> None:
         )
 
 
-def _call(found: health_file.Pulse) -> str:
+def _call(found: health_file.Health) -> str:
     """Call Fleet as somebody who is not known: any status that comes back is an answer. Raises Unhealthy."""
     import grpc
 

@@ -8,10 +8,10 @@ import typer
 
 from fl_cli import options
 from fl_cli.display import Display
+from fl_cli.events_only import apart
 from fl_cli.follow import Event, RunFailed, conclude
 from fl_cli.interrupts import Interrupts
 from fl_cli.moment import BEGAN
-from fl_cli.streams import apart
 from fl_cli.up import short
 from fl_common.errors import ParterreError
 from fl_common.settings.schema import Settings
@@ -86,7 +86,7 @@ def start(settings: Settings, *, clients: int, as_json: bool, run: Run | None = 
                 engine = BatchedEngine(settings)
             tensorflow.suit(engine.trainer.model)
             with apart() as out, Display.for_terminal(as_json=as_json, out=out, began=BEGAN) as display:
-                shown = Shown(display)
+                shown = DisplayObserver(display)
                 _serve(engine, settings, clients, run, shown, interrupts.halt)
             return shown.last
         except Stopped as stopped:
@@ -108,7 +108,7 @@ def _serve(
     settings: Settings,
     clients: int,
     run: Run | None,
-    shown: "Shown",
+    shown: "DisplayObserver",
     halt: Callable[[], None],
 ) -> None:
     from fl_server.app import serve
@@ -135,7 +135,7 @@ def _serve(
     serve(grid, settings, writing, observer=shown, evaluate=evaluate, halt=halt)
 
 
-class Shown:
+class DisplayObserver:
     """An observer that shows every event."""
 
     def __init__(self, display: Display) -> None:

@@ -271,12 +271,12 @@ def _stopped_by_signals() -> Stop:
 
 def _listeners(options: ClientOptions, state: str) -> "list[Listener]":
     """Return who is told what this client does: its pulse where it has a state directory, its metrics where wanted."""
-    from fl_client.observers.health import Pulse
+    from fl_client.observers.health import HealthObserver
 
     place = options.pulse or state
     if options.pulse:
         secret_files.make_directory(Path(options.pulse))
-    found: list[Listener] = [Pulse(Path(place), options.server)] if place else []
+    found: list[Listener] = [HealthObserver(Path(place), options.server)] if place else []
     if options.metrics_port:
         from fl_client.observers.prometheus import Metrics
         from fl_common.processes import metrics_endpoint

@@ -33,7 +33,7 @@ class Workplace:
         self._stop = stop
         self.salt: bytes | None = None  # of the hashes that stand for this client's names at the server
         self._own: dict[Home, OwnData] = {}
-        self._desks: dict[tuple[Settings, Home], Desk] = {}
+        self._desks: dict[tuple[Settings, Home], TaskInUse] = {}
 
     def examine(self, home: Home) -> Schema:
         """Read a client's own data, check them against its own task's model, and return what they are called.
@@ -90,16 +90,16 @@ class Workplace:
         _tell(job, "evaluated", result)
         return result
 
-    def _desk(self, job: Job) -> "Desk":
+    def _desk(self, job: Job) -> "TaskInUse":
         key = (job.settings, job.home)
-        desk = self._desks.pop(key, None) or Desk(job.settings, job.home, self._own_data(job.home))
+        desk = self._desks.pop(key, None) or TaskInUse(job.settings, job.home, self._own_data(job.home))
         self._desks[key] = desk
         while len(self._desks) > DESKS_KEPT:
             self._desks.pop(next(iter(self._desks)))
         return desk
 
 
-class Desk:
+class TaskInUse:
     """A task with its trainer and the partitions used last."""
 
     def __init__(self, settings: Settings, home: Home, own: OwnData | None) -> None:

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from fl_common.processes import memory_limit
-from fl_common.processes.forking import Nursery
-from fl_common.processes.health_file import PulseFile
+from fl_common.processes.forking import ForkServer
+from fl_common.processes.health_file import HealthFile
 from fl_server.access.data_schemas import Schemas
 from fl_server.access.home_files import Access
-from fl_server.observers.health import Vitals
+from fl_server.observers.health import ServerHealth
 from fl_server.processes.listening import Addresses
 from fl_server.processes.log_rotation import rotate
 from fl_server.store.disk.server_lock import sweep
@@ -19,7 +19,7 @@ from fl_server.store.log.events_log import Event
 from fl_server.store.run_directories import Whereabouts
 from fl_server.superlink.database import LinkDatabase
 from fl_server.superlink.process import PRELOAD, SuperLink
-from fl_server.superlink.restarts import PORT_SECONDS, KeptUp
+from fl_server.superlink.restarts import PORT_SECONDS, RestartedSuperLink
 from fl_server.superlink.runs.supervisor import LIMIT, Say, Supervisor
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Server:
         home = access.home
         self.database = LinkDatabase(home / "state.db")
         self._store, self._home, self._say = store, home, say
-        self._nursery = Nursery(PRELOAD)
-        memory = memory_limit.Watch()
+        self._fork_server = ForkServer(PRELOAD)
+        memory = memory_limit.MemoryKills()
         self._supervisor = Supervisor(
             self.database,
             home,
@@ -57,7 +57,7 @@ class Server:
             going_on=lambda run: f"fl run --resume {run.name}",
         )
         self.superlink = SuperLink(
-            self._nursery,
+            self._fork_server,
             addresses,
             directory=home,
             access=access,
@@ -67,7 +67,7 @@ class Server:
             not_launched=self._supervisor.not_launched,
             steady=self.database.steady,
         )
-        self._kept = KeptUp(
+        self._kept = RestartedSuperLink(
             self.superlink,
             before=self._supervisor.renew,
             limit=max_restarts,
@@ -76,12 +76,12 @@ class Server:
             meanwhile=lambda: self._vitals.tick("starting", "its SuperLink starts"),
         )
         authority = "" if access.insecure else str(access.files.ca)
-        self._vitals = Vitals(store, PulseFile(home, address=addresses.fleet, authority=authority), tell=tell)
+        self._vitals = ServerHealth(store, HealthFile(home, address=addresses.fleet, authority=authority), tell=tell)
 
     def start(self, *, crashed: bool) -> None:
         """Start, and take up what an earlier server left; `crashed` says that it was killed. Raises NetworkError."""
         self._vitals.tick("starting", "its SuperLink starts")
-        sweep(self._home / "temporary", self._nursery.temporary)
+        sweep(self._home / "temporary", self._fork_server.temporary)
         if lost := self.database.examine(began=bool(Whereabouts(self._home).numbers())):
             self._say(lost)
         Schemas(self._home).clear()
@@ -111,7 +111,7 @@ class Server:
     def stop(self) -> None:
         """Stop everything that it started."""
         self.superlink.stop()
-        self._nursery.stop()
+        self._fork_server.stop()
 
     def pids(self) -> dict[str, list[int | None]]:
         """Return the numbers of its processes, by role."""

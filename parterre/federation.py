@@ -15,10 +15,10 @@ from typing import Self
 from fl_client.process import ClientOptions, serve
 from fl_common.errors import NetworkError, ParterreError
 from fl_common.processes import memory_limit
-from fl_common.processes.forking import Nursery, last_words
+from fl_common.processes.forking import ForkServer, last_words
 from fl_common.settings.schema import Settings
 from fl_server.access import home_files
-from fl_server.access.records import SLOT
+from fl_server.access.client_records import SLOT
 from fl_server.processes.listening import Addresses
 from fl_server.processes.log_rotation import rotate
 from fl_server.store.disk.server_lock import alone
@@ -27,7 +27,7 @@ from fl_server.store.runs import Run
 from fl_server.store.seals.trust import VARIABLE as TRUSTED
 from fl_server.superlink.database import LinkDatabase
 from fl_server.superlink.process import PRELOAD, SuperLink
-from fl_server.superlink.restarts import KeptUp
+from fl_server.superlink.restarts import RestartedSuperLink
 from fl_server.superlink.runs.control import Control
 from fl_server.superlink.runs.supervisor import LIMIT, Say, Supervisor
 from parterre.local_clients import LocalClients
@@ -123,9 +123,9 @@ class LocalFederation:
         self._settings = settings
         self._tell = tell
         self._joined = -1
-        self.nursery = Nursery(("fl_client.process", "fl_client.app", "fl_client.link.node", *PRELOAD))
+        self.fork_server = ForkServer(("fl_client.process", "fl_client.app", "fl_client.link.node", *PRELOAD))
         logs = directory / LOGS
-        self._memory = memory_limit.Watch()
+        self._memory = memory_limit.MemoryKills()
         self._clients = LocalClients(
             self.start_client, logs, needed=needed, limit=max_restarts, say=say, memory=self._memory
         )
@@ -138,7 +138,7 @@ class LocalFederation:
         self._tell("starting the server")
         shutil.rmtree(self._home, ignore_errors=True)  # an earlier process was killed
         try:
-            trial = Trial(self.nursery, self._settings, logs) if self._settings is not None else None
+            trial = Trial(self.fork_server, self._settings, logs) if self._settings is not None else None
             self.access = home_files.prepare(self._home, insecure=self._insecure)
             self._held.enter_context(alone(self._home / OWNER, str(self._directory)))
             database = self._home / "state.db"  # so that a SuperLink that falls comes back as the same
@@ -147,7 +147,7 @@ class LocalFederation:
                 linked, self._home, limit=self._max_restarts, say=self._say, memory=self._memory
             )
             self.superlink = SuperLink(
-                self.nursery,
+                self.fork_server,
                 self.addresses,
                 directory=logs,
                 access=self.access,
@@ -157,7 +157,7 @@ class LocalFederation:
                 not_launched=self._supervisor.not_launched,
                 steady=linked.steady,
             )
-            self._kept = KeptUp(
+            self._kept = RestartedSuperLink(
                 self.superlink,
                 before=self._supervisor.renew,
                 limit=self._max_restarts,
@@ -198,7 +198,7 @@ class LocalFederation:
 
     def start_client(self, number: int) -> BaseProcess:
         """Start one more client. One that is started again under a number that was there has its key again."""
-        return self.nursery.start(
+        return self.fork_server.start(
             serve,
             ClientOptions(
                 server=self.addresses.fleet,
@@ -270,9 +270,9 @@ class LocalFederation:
 
     def _stop(self) -> None:
         with uninterrupted():
-            self.nursery.stop([client for client in self.clients if client.is_alive()])
+            self.fork_server.stop([client for client in self.clients if client.is_alive()])
             if self.superlink is not None:
                 self.superlink.stop()
-            self.nursery.stop()
+            self.fork_server.stop()
             self._held.close()
             shutil.rmtree(self._home, ignore_errors=True)

@@ -41,9 +41,9 @@ class LocalClients:
         limit: int = LIMIT,
         say: Say = lambda text: None,
         clock: Callable[[], float] = time.monotonic,
-        memory: memory_limit.Watch | None = None,
+        memory: memory_limit.MemoryKills | None = None,
     ) -> None:
-        self._memory = memory or memory_limit.Watch()
+        self._memory = memory or memory_limit.MemoryKills()
         self._start, self._logs, self._needed = start, logs, needed
         self._limit, self._say, self._clock = limit, say, clock
         self._places: list[Place] = []
@@ -104,7 +104,7 @@ def _error_in(log: Path) -> str:
     return lines[-1].removeprefix("error: ") if lines else f"see {log}"
 
 
-def _how(process: BaseProcess, memory: memory_limit.Watch) -> str:
+def _how(process: BaseProcess, memory: memory_limit.MemoryKills) -> str:
     how = ended(process, memory)
     if how == "SIGKILL":
         return "was killed (SIGKILL: the system does so where memory is short)"

@@ -4,7 +4,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from fl_common.errors import ParterreError, TaskError
-from fl_common.processes.forking import Nursery, last_words
+from fl_common.processes.forking import ForkServer, last_words
 from fl_common.settings.schema import Settings
 from fl_common.tasks import user_modules
 from fl_common.tasks.builtin import BUILT_IN
@@ -14,14 +14,14 @@ LOG = "trial.log"
 
 
 class Trial:
-    """Imports the task and builds its model in a child of `nursery`, beside what else is started."""
+    """Imports the task and builds its model in a child of `fork_server`, beside what else is started."""
 
-    def __init__(self, nursery: Nursery, settings: Settings, logs: Path) -> None:
+    def __init__(self, fork_server: ForkServer, settings: Settings, logs: Path) -> None:
         self._log = logs / LOG
         self._log.unlink(missing_ok=True)
         self._child: BaseProcess | None = None
         if settings.task not in BUILT_IN:
-            self._child = nursery.start(attempt, settings, name="trial", log_file=self._log)
+            self._child = fork_server.start(attempt, settings, name="trial", log_file=self._log)
 
     def wait(self) -> None:
         """Return when all is well. Raises TaskError, with the child's own words, where it is not."""

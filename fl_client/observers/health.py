@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Protocol
 
-from fl_common.processes.health_file import PulseFile
+from fl_common.processes.health_file import HealthFile
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ class Listener(Protocol):
         """The client said goodbye."""
 
 
-class Pulse:
+class HealthObserver:
     """A listener that keeps the pulse in a directory, and the file by which a client is known to be in."""
 
     def __init__(self, directory: Path, server: str) -> None:
-        self._file = PulseFile(directory)
+        self._file = HealthFile(directory)
         self._server = server
         self._node = 0
         self._joined = directory / JOINED

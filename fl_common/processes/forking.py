@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 5.0
 
 
-class Nursery:
-    """Starts and stops child processes. A child ends when the process that made the nursery does, however that ends.
+class ForkServer:
+    """Starts and stops child processes. A child ends when the process that made this one does, however that ends.
 
     Without anything to preload, a child is a fresh interpreter. Python keeps one helper to fork from in a process, so
     all nurseries that preload share what the first of them named.

@@ -14,7 +14,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Health:
     """Times are seconds since 1970; `heard` is when the other side last answered, None: never.
 
     `ticks` and `heard_ticks` are the same moments by the monotonic clock of the boot `boot`, which nobody sets.
@@ -62,7 +62,7 @@ class Now:
         return max(0.0, self.ticks - ticks if boot and boot == self.boot else self.wall - wall)
 
 
-class PulseFile:
+class HealthFile:
     """Writes the pulse of this process into `directory`."""
 
     def __init__(
@@ -81,7 +81,7 @@ class PulseFile:
         now = self._clock()
         self._heard = now if heard else self._heard
         last = self._heard
-        pulse = Pulse(
+        pulse = Health(
             state, detail, now.wall, last.wall if last else None, **self._fixed,
             boot=now.boot, ticks=now.ticks, heard_ticks=last.ticks if last else 0.0,
         )  # fmt: skip
@@ -94,11 +94,11 @@ class PulseFile:
         return ""
 
 
-def read(directory: Path) -> Pulse:
+def read(directory: Path) -> Health:
     """Return the pulse in a directory. Raises StoreError where there is none, or it is not one."""
     path = directory / FILE
     try:
-        return Pulse(**json.loads(path.read_text()))
+        return Health(**json.loads(path.read_text()))
     except FileNotFoundError:
         raise StoreError(f"there is no {path}: the process has not started, or keeps its state elsewhere") from None
     except OSError as error:

@@ -39,7 +39,7 @@ _NAMES_1 = ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.usage_
 _NAMES_2 = ("memory.max", "memory.peak", "memory.current")  # Linux has a peak since 5.19
 
 
-class Watch:
+class MemoryKills:
     """Says of processes that have ended by SIGKILL whether the kernel killed for memory: once for each of its kills."""
 
     def __init__(self, mount: Path = MOUNT, own: Path = OWN) -> None:

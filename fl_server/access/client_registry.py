@@ -18,7 +18,7 @@ from fl_common.errors import AccessError, StoreError
 from fl_common.trust import keys
 from fl_common.trust.enrolment import SHUT_OUT
 from fl_common.trust.tokens import Token
-from fl_server.access.records import Client, Labels, TokenRecord, client_of, token_of
+from fl_server.access.client_records import Client, Labels, TokenRecord, client_of, token_of
 from fl_server.store.disk.whole_writes import away, in_a_line, is_damage, told
 
 log = logging.getLogger(__name__)

@@ -60,7 +60,7 @@ class Failures:
 
 
 @dataclass
-class Desk:
+class Enrolments:
     """What answers enrolment calls. Without a registry (`--insecure`) nobody is enrolled, for all may come.
 
     `is_node` says whether a public key is a node of Flower's; `lost` is called with the key of one whose connection
@@ -184,7 +184,7 @@ class Desk:
 class EnrolmentInterceptor(grpc.ServerInterceptor):
     """Answers enrolment calls; everything else goes on to Flower's interceptors and services as it came."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Enrolments) -> None:
         def stay(request: bytes, context: grpc.ServicerContext, send_response_callback: Callable[[Any], None]) -> None:
             desk.stay(request, context, send_response_callback)
 

@@ -15,8 +15,8 @@ from fl_common.trust.tokens import Token
 from fl_server.access import certificates, client_registry, own_certificates
 from fl_server.access.authority import normal
 from fl_server.access.certificates import LOCAL_NAMES, Files
+from fl_server.access.client_records import Labels
 from fl_server.access.client_registry import Registry
-from fl_server.access.records import Labels
 from fl_server.superlink.runs.control import Control
 
 log = logging.getLogger(__name__)

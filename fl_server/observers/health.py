@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_common.processes.health_file import PulseFile
+from fl_common.processes.health_file import HealthFile
 from fl_common.trust.untrusted_text import clean
 from fl_server.processes.repeated_warnings import Repeats
 from fl_server.store import waits
 from fl_server.store.log.events_log import Event
-from fl_server.store.log.new_events import Watch
+from fl_server.store.log.new_events import NewEvents
 
 log = logging.getLogger(__name__)
 
@@ -18,19 +18,19 @@ BEAT_SECONDS = 2.0
 LOOK_SECONDS = 0.5
 
 
-class Vitals:
+class ServerHealth:
     """Call `tick` a few times a second. `tell` is given each new event with the name of its run."""
 
     def __init__(
         self,
         store: Path,
-        pulse: PulseFile,
+        pulse: HealthFile,
         *,
         tell: Callable[[str, Event], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
-        self._watch = Watch(store, skip_past=True)
+        self._watch = NewEvents(store, skip_past=True)
         self._pulse = pulse
         self._tell = tell
         self._clock = clock

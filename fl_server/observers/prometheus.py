@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from fl_common import __version__
 from fl_server.store.log.events_log import LAST, Event
-from fl_server.store.log.new_events import Watch
+from fl_server.store.log.new_events import NewEvents
 from strategies.replies import REASONS
 
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -37,7 +37,7 @@ class Scrape(Collector):
 
     def __init__(self, store: Path, database: Path, pids: Pids) -> None:
         self._inner = CollectorRegistry()
-        self._watch = Watch(store)
+        self._watch = NewEvents(store)
         self._runs = RunMetrics(self._inner)
         self._machine = MachineMetrics(self._inner, store, database, pids)
 

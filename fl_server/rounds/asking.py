@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fl_common.settings.schema import Settings
 from fl_server.rounds.clients.roster import Roster
-from fl_server.rounds.clients.selection import in_turn
+from fl_server.rounds.clients.turns import in_turn
 from fl_server.rounds.clock import Clock
 from fl_server.rounds.cohort import Cohort, LeasedGrid, address, configuration, quorum
 from strategies.fedavg import Draw, FedAvg, at_random
@@ -29,7 +29,7 @@ class Asking:
     def __init__(self, grid: Grid, strategy: Strategy, settings: Settings, roster: Roster, clock: Clock) -> None:
         self._grid, self._strategy, self._settings = grid, strategy, settings
         self._roster, self._clock = roster, clock
-        self._draw: Draw = in_turn(roster.ledger.turn) if settings.selection == "fair" else at_random
+        self._draw: Draw = in_turn(roster.history.turn) if settings.selection == "fair" else at_random
         if isinstance(strategy, FedAvg):
             strategy.draw = self._draw
 
@@ -48,7 +48,7 @@ class Asking:
         else:
             seen = nodes
         messages = self._configured(self._strategy.configure_train, number, attempt, record, seen)
-        self._roster.ledger.asked((message.metadata.dst_node_id for message in messages), number)
+        self._roster.history.asked((message.metadata.dst_node_id for message in messages), number)
         wanted = min(wanted, len(messages)) if self._settings.over_selection > 1 else len(messages)
         instead = self._substitutes(nodes, list(messages), number, attempt)
         told = address(messages, self._roster.leases, self._settings.deadline_seconds, self._roster.agreement.order)
@@ -87,7 +87,7 @@ class Asking:
             spares = [node for node in nodes if node not in asked] if wanted > 0 else []
             chosen = [spares[place] for place in self._draw(spares, min(wanted, len(spares)), rng)] if spares else []
             asked.update(chosen)
-            self._roster.ledger.asked(chosen, number)
+            self._roster.history.asked(chosen, number)
             for node in chosen if isinstance(self._strategy, FedAvg) else ():
                 self._strategy.join(node)  # type: ignore[attr-defined]
             first = messages[0]

@@ -26,7 +26,7 @@ from fl_server.rounds.cohort import MESSAGE_MARGIN_SECONDS, Cohort
 from fl_server.rounds.exchange import Stream
 from fl_server.rounds.phase import Phase, QuorumMissed
 from fl_server.rounds.reply_limits import Limits
-from fl_server.rounds.report import Assessed, Trained
+from fl_server.rounds.report import Assessed, TrainedModel
 from fl_server.rounds.state import State
 from fl_server.rounds.stopping import over
 from fl_server.rounds.uniform_replies import uniform
@@ -164,14 +164,14 @@ class Rounds:
             clients=self._roster.notes(),
             schema=self._roster.agreement.settled,
         )
-        clients = state.clients if self._roster.ledger.changed else None
-        self._roster.ledger.changed = False
+        clients = state.clients if self._roster.history.changed else None
+        self._roster.history.changed = False
         self._commits.begin(state.checkpoint(self._strategy), event, clients)
         return state
 
     # ---- training
 
-    def _train(self, state: State, number: int) -> Trained:
+    def _train(self, state: State, number: int) -> TrainedModel:
         """Return the next model. Repeats with other clients where the quorum is missed; then RoundError."""
         failed: set[int] = set()
         last = ""
@@ -193,7 +193,7 @@ class Rounds:
             f"Mend that, then go on with `fl resume {self._run.directory}`."
         )
 
-    def _train_once(self, state: State, number: int, phase: Phase, failed: set[int]) -> Trained:
+    def _train_once(self, state: State, number: int, phase: Phase, failed: set[int]) -> TrainedModel:
         record = self._encoded(state.arrays)
         cohort = self._asking.train(number, self._attempt, record, failed)
         if not cohort.messages:
@@ -207,7 +207,7 @@ class Rounds:
             raise QuorumMissed("the strategy aggregated nothing")
         down = answers.asked * _size(record)
         self._sent = conformed(arrays, state.arrays)
-        return Trained(self._sent[0], _plain(metrics), phase, seconds, down)
+        return TrainedModel(self._sent[0], _plain(metrics), phase, seconds, down)
 
     def _alike(self, number: int, mistake: str, state: State) -> str:
         after = f", then go on with `fl resume {self._run.directory}`" if state.round else " and start again"
@@ -271,7 +271,7 @@ class Rounds:
             self._roster.leases,
             sent=sent,
             limits=self._limits,
-            ledger=self._roster.ledger,
+            history=self._roster.history,
             announce=self._announce,
             replied=self._replied,
         )

@@ -17,7 +17,7 @@ from fl_common.errors import RejectedReply, TooFewReplies
 from fl_common.messages.arrays import Arrays, Signature
 from fl_common.messages.group_reply import members_of
 from fl_common.trust.untrusted_text import clean
-from fl_server.rounds.clients.client_history import Ledger
+from fl_server.rounds.clients.client_history import ClientHistory
 from fl_server.rounds.clients.leases import Leases
 from fl_server.rounds.cohort import Cohort
 from fl_server.rounds.exchange import Answer, Stream
@@ -53,7 +53,7 @@ class Phase:
         *,
         sent: Arrays | None,
         limits: Limits,
-        ledger: Ledger,
+        history: ClientHistory,
         announce: Announce,
         replied: Replied = lambda event: None,
     ) -> None:
@@ -77,7 +77,7 @@ class Phase:
         self._sent = sent
         self._signature = Signature.of(sent) if sent is not None else None
         self._limits = limits
-        self._ledger = ledger
+        self._history = history
         self._announce = announce
         self._replied = replied
 
@@ -104,7 +104,7 @@ class Phase:
                 continue
             self.good += standing
             for node in answer.nodes:
-                self._ledger.good(node, self.name)
+                self._history.good(node, self.name)
             yield cast(Message, answer.reply)
             del answer  # else its reply lives until the next one has come: two replies in memory
         self._end(answers, cohort.quorum)
@@ -189,7 +189,7 @@ class Phase:
         self.last_rejection = f"Client {self._leases.slots.get(node)}: {detail}"
         self.mistakes.add((rejection.reason, NUMBER.sub("#", detail)))
         if not leaving:
-            self._ledger.rejected(node, self.name, rejection.reason)
+            self._history.rejected(node, self.name, rejection.reason)
         self._announce(
             {
                 "event": "rejected",

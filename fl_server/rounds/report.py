@@ -11,7 +11,7 @@ HEADLINES = ("loss", "accuracy", "evaluated_on", "seconds")
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """What the training phase of a round gave: the next model and the figures to report."""
 
     arrays: Arrays
@@ -36,7 +36,7 @@ def gaps(rounds: Iterable[Mapping[str, Any]]) -> int:
     return sum(2 * event.get("replies", 0) < event.get("cohort", 0) - event.get("surplus", 0) for event in rounds)
 
 
-def of_round(number: int, trained: Trained, assessed: Assessed, phases: Mapping[str, float]) -> dict[str, Any]:
+def of_round(number: int, trained: TrainedModel, assessed: Assessed, phases: Mapping[str, float]) -> dict[str, Any]:
     """Return the "round" event. `phases` are seconds."""
     train, evaluate, result = trained.phase, assessed.phase, assessed.result
     return {

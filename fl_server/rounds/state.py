@@ -20,7 +20,7 @@ class State:
     """`round` rounds are committed and `arrays` is the global model after them.
 
     best: the best value so far of the metric that counts, a lower one being better, as Measure.of gives it. `leases`
-    and `clients` are as Leases.notes and Ledger.notes return them.
+    and `clients` are as Leases.notes and ClientHistory.notes return them.
     """
 
     arrays: Arrays

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # every command knows the run store, and `fl --help` has no t
 
 ARRAYS, STATE, MANIFEST = "arrays.npz", "state.npz", "manifest.json"
 ROUNDS = "rounds.jsonl"  # beside the checkpoints: the events of all rounds, each with its sum
-LARGEST_MANIFEST = 1 << 30  # bytes: the ledger of very many clients
+LARGEST_MANIFEST = 1 << 30  # bytes: the history of very many clients
 
 
 @dataclass(frozen=True)

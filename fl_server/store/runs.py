@@ -44,7 +44,7 @@ Status = Literal["running", "finished", "failed", "interrupted"]
 
 EVENTS, LOCK = "events.jsonl", ".lock"
 CLIENTS = "clients.json"
-LAST_WORDS: dict[str, Status] = {"finished": "finished", "failed": "failed", "stopped": "interrupted"}
+ENDINGS: dict[str, Status] = {"finished": "finished", "failed": "failed", "stopped": "interrupted"}
 LOCKING = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW  # a link may lead to a file of another's
 LOCK_SECONDS = 0.5  # a reader that asks for the status holds the lock for an instant
 
@@ -276,7 +276,7 @@ class Run:
     def status_after(self, last: Event) -> Status:
         """What became of the run, from the newest event of its outline."""
         if last.get("event") in events.LAST:
-            return LAST_WORDS[last["event"]]
+            return ENDINGS[last["event"]]
         return "running" if self._locked or self.is_locked() else "interrupted"
 
     def is_locked(self) -> bool:

@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from fl_common.errors import NetworkError, ParterreError
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_common.trust import secret_files
 from fl_server.access import certificates, own_certificates
 from fl_server.access.home_files import Access
@@ -33,12 +33,12 @@ INTERNAL = "appio"  # where the certificates of ServerAppIo lie, which only this
 class SuperLink:
     """One SuperLink and its executor, as children of this process. Logs go to `directory`, secrets to `access.home`.
 
-    ServerApps come from `nursery`. The SuperLink itself needs no TensorFlow, so it starts while that is imported.
+    ServerApps come from `fork_server`. The SuperLink itself needs no TensorFlow, so it starts while that is imported.
     """
 
     def __init__(
         self,
-        nursery: Nursery,
+        fork_server: ForkServer,
         addresses: Addresses,
         *,
         directory: Path,
@@ -49,7 +49,7 @@ class SuperLink:
         not_launched: NotLaunched = lambda token, why: None,
         steady: Callable[[], Steady] = Steady.after,
     ) -> None:
-        self._own = Nursery(())
+        self._own = ForkServer(())
         self.addresses = addresses
         self._directory = directory
         self.access = access
@@ -62,7 +62,7 @@ class SuperLink:
         self.logs = (directory / "superlink.log", directory / "serverapp.log")
         self.process: BaseProcess | None = None
         self.executor = Executor(
-            nursery,
+            fork_server,
             addresses.appio,
             log_file=directory / "serverapp.log",
             environment=self._environment,

@@ -19,7 +19,7 @@ BUSY_SHARE = 0.04  # of a core: less is what idle threads take
 PORT_SECONDS = 10.0  # what the SuperLink of a killed server may take to end
 
 
-class KeptUp:
+class RestartedSuperLink:
     """Call `start` once and `tick` a few times a second.
 
     `before` is called before each start; `limit` is how many falls in a row are borne before NetworkError is raised;
@@ -34,12 +34,12 @@ class KeptUp:
         limit: int = LIMIT,
         say: Say = log.warning,
         clock: Callable[[], float] = time.monotonic,
-        memory: memory_limit.Watch | None = None,
+        memory: memory_limit.MemoryKills | None = None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self._meanwhile = meanwhile
         self._worked = 0.0  # when it last answered
-        self._memory = memory or memory_limit.Watch()
+        self._memory = memory or memory_limit.MemoryKills()
         self._superlink = superlink
         self._before = before
         self._limit = limit

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from fl_common.errors import SettingsError
 from fl_common.messages.arrays import Arrays, decode, encode
 from fl_common.settings.schema import Settings
-from fl_simulation.attacks.updates import ATTACKS, SCALES, Moments, Seen
+from fl_simulation.attacks.updates import ATTACKS, SCALES, AttackerView, Moments
 from fl_simulation.grid import Engine
 
 WHO, NOISE = 0x40571, 0x40572  # what the seed draws: the hostile clients, and an attacker's noise
@@ -95,7 +95,7 @@ class HostileEngine:
     def _altered(self, sent: Message, reply: Message, honest: Moments) -> Message:
         rng = np.random.default_rng([self._settings.seed, NOISE, _told(sent, "server-round"), _told(sent, "client")])
         attack = ATTACKS[self._settings.attack]
-        arrays = encode(attack(_arrays(sent), _arrays(reply), Seen(self._scale, rng, honest)))
+        arrays = encode(attack(_arrays(sent), _arrays(reply), AttackerView(self._scale, rng, honest)))
         content = {key: arrays if isinstance(each, ArrayRecord) else each for key, each in reply.content.items()}
         return Message(RecordDict(content), reply_to=sent)
 

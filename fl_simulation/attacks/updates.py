@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fl_common.messages.arrays import Arrays, is_float
 
 Model = Mapping[str, NDArray[Any]]
-Attack = Callable[[Model, Model, "Seen"], Arrays]
+Attack = Callable[[Model, Model, "AttackerView"], Arrays]
 
 SCALES = {"sign_flip": 1.0, "scale": 10.0, "gaussian": 1.0, "alie": 1.5}  # where attack_scale is 0
 
@@ -50,7 +50,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Seen:
+class AttackerView:
     """What an attacker has: how strongly to attack, random numbers, and the honest clients' models of the round."""
 
     scale: float
@@ -58,27 +58,27 @@ class Seen:
     honest: Moments
 
 
-def sign_flip(current: Model, trained: Model, seen: Seen) -> Arrays:
+def sign_flip(current: Model, trained: Model, seen: AttackerView) -> Arrays:
     """Go `scale` times as far as the client's own training went, the other way."""
     return _moved(current, trained, lambda name, update: -seen.scale * update)
 
 
-def scale(current: Model, trained: Model, seen: Seen) -> Arrays:
+def scale(current: Model, trained: Model, seen: AttackerView) -> Arrays:
     """Go `scale` times as far as the client's own training went: model replacement, Bagdasaryan et al. 2020."""
     return _moved(current, trained, lambda name, update: seen.scale * update)
 
 
-def gaussian(current: Model, trained: Model, seen: Seen) -> Arrays:
+def gaussian(current: Model, trained: Model, seen: AttackerView) -> Arrays:
     """Send the current model with noise of standard deviation `scale` on every number: Blanchard et al. 2017, 5."""
     return _moved(current, trained, lambda name, update: seen.rng.normal(0.0, seen.scale, update.shape))
 
 
-def nan(current: Model, trained: Model, seen: Seen) -> Arrays:
+def nan(current: Model, trained: Model, seen: AttackerView) -> Arrays:
     """Send no numbers at all. A server that checks its replies rejects it."""
     return _moved(current, trained, lambda name, update: np.full(update.shape, np.nan))
 
 
-def alie(current: Model, trained: Model, seen: Seen) -> Arrays:
+def alie(current: Model, trained: Model, seen: AttackerView) -> Arrays:
     """Send the honest mean less `scale` honest standard deviations: Baruch et al. 2019 (arXiv:1902.06156), algorithm 3.
 
     "A little is enough": the paper's attackers estimate both from their own clean training; these know the honest

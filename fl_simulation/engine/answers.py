@@ -16,7 +16,7 @@ from strategies.replies import WEIGHT
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedClients:
     """Clients that were trained: the messages they answer, what came of it, and the seconds that each took."""
 
     messages: Sequence[Message]
@@ -35,7 +35,7 @@ class Trained:
         return [{**row, "seconds": self.seconds} for row in rows]
 
 
-def one_by_one(trained: Trained) -> Iterator[Message]:
+def one_by_one(trained: TrainedClients) -> Iterator[Message]:
     """Yield a reply for each client."""
     metrics = trained.metrics()
     for place, message in enumerate(trained.messages):
@@ -43,7 +43,7 @@ def one_by_one(trained: Trained) -> Iterator[Message]:
         yield _reply(message, own, int(trained.examples[place]), metrics[place])
 
 
-def together(parts: Sequence[Trained], before: Arrays) -> Iterator[Message]:
+def together(parts: Sequence[TrainedClients], before: Arrays) -> Iterator[Message]:
     """Yield one reply for all clients whose weights are finite, and one for each other, to be rejected.
 
     parts: their outcomes hold sums. before: the weights that all began with, in the model's order.
@@ -62,7 +62,7 @@ def together(parts: Sequence[Trained], before: Arrays) -> Iterator[Message]:
         yield Together(_mean(parts, members, before), first, members)
 
 
-def _mean(parts: Sequence[Trained], members: Sequence[Member], before: Arrays) -> RecordDict:
+def _mean(parts: Sequence[TrainedClients], members: Sequence[Member], before: Arrays) -> RecordDict:
     whole = Outcome.added([part.outcome for part in parts])
     examples = np.concatenate([part.examples for part in parts])
     total = MetricRecord({WEIGHT: sum(int(member.examples) for member in members)})

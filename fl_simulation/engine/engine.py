@@ -21,12 +21,12 @@ from fl_common.models.frameworks import tf
 from fl_common.settings.schema import Settings
 from fl_common.tasks.task import checked_test, resolve
 from fl_simulation.attacks.hostile_clients import alters_updates
-from fl_simulation.engine.answers import Trained, one_by_one, together
+from fl_simulation.engine.answers import TrainedClients, one_by_one, together
 from fl_simulation.engine.data.ahead import Ahead, Forecast, Order, Ready
 from fl_simulation.engine.data.label_noise import mislabelled
 from fl_simulation.engine.data.pool import TRAIN, VALIDATION, Pool, pool_of
 from fl_simulation.engine.evaluation import Evaluations
-from fl_simulation.engine.memory import GB, clients_at_once
+from fl_simulation.engine.memory_bound import GB, clients_at_once
 from fl_simulation.engine.test_set_evaluation import TestSet
 from fl_simulation.engine.ways.one_by_one import OneByOne
 from fl_simulation.engine.ways.vectorized import Vectorized
@@ -187,7 +187,7 @@ class BatchedEngine:
 
     def _trained(
         self, messages: list[Message], weights: list[Any], ready: Ready, mu: float, began: float
-    ) -> Iterator[Trained | Message]:
+    ) -> Iterator[TrainedClients | Message]:
         cohort = ready.cohort
         try:
             outcome = self.choice.train(weights, cohort, ready.data, mu=mu, mean=self._mean)
@@ -202,7 +202,7 @@ class BatchedEngine:
                 alone = Ready(ready.data, cohort.part(np.array([place])))
                 yield from self._trained([message], weights, alone, mu, began)
             return
-        yield Trained(messages, outcome, cohort.examples, (time.perf_counter() - began) / len(cohort))
+        yield TrainedClients(messages, outcome, cohort.examples, (time.perf_counter() - began) / len(cohort))
 
     def _evaluate(self, asked: Asked, arrays: Arrays, pool: Pool) -> Iterator[Message]:
         began = time.perf_counter()

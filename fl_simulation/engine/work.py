@@ -16,7 +16,7 @@ Places = NDArray[np.intp]  # of clients in a cohort
 
 
 @dataclass(frozen=True)
-class Cohort:
+class TrainingCohort:
     """Clients that train from one model in one round.
 
     rows: rows of the resident data in the order in which they are taken: each client's epochs in turn, int32
@@ -49,7 +49,7 @@ class Cohort:
         """Return one client's rows, [epochs, examples]."""
         return self.rows[self.starts[place] : self.starts[place + 1]].reshape(self.epochs, -1)
 
-    def part(self, places: Places) -> "Cohort":
+    def part(self, places: Places) -> "TrainingCohort":
         """Return the clients at these places as a cohort of their own."""
         rows = np.concatenate([self.rows[self.starts[place] : self.starts[place + 1]] for place in places])
         return replace(self, clients=self.clients[places], rows=rows, examples=self.examples[places])
@@ -65,7 +65,7 @@ class Cohort:
         epochs: int,
         seed: int,
         held: Callable[[int], Examples | None] = lambda client: None,
-    ) -> "Cohort":
+    ) -> "TrainingCohort":
         """Return the cohort whose clients hold these rows of the resident data, by the batch plan that all follow."""
         ordered = shuffled(rows, clients, epochs, seed=seed, round=round)
         examples = np.array([len(mine) for mine in rows], np.int64)
@@ -127,7 +127,7 @@ class Way(Protocol):
 
     name: str
 
-    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+    def train(self, weights: Sequence[Any], cohort: TrainingCohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train each client of the cohort from `weights`, which are in the order of `model.weights`.
 
         data: resident tensors of (x, y) or (x, y, sample_weight). mean: return sums for the clients' weighted mean.

@@ -16,7 +16,7 @@ GONE = "the client dropped out in the middle of its work"
 
 
 @dataclass(order=True)
-class Sent:
+class InFlight:
     """A message on its way. It is answered at `arrival`, in fleet time; inf while that is not known. After
     `expires` nobody asks for it any more.
 
@@ -53,7 +53,7 @@ class Sent:
         return [self.number, node, self.arrival, self.lost, self.expires]
 
     @classmethod
-    def of(cls, notes: Sequence[Any]) -> "Sent":
+    def of(cls, notes: Sequence[Any]) -> "InFlight":
         """Return a message on its way as `notes` left it, without its arrays."""
         number, node, arrival, lost, expires = notes
         message = Message(RecordDict(), int(node), MessageType.TRAIN)
@@ -66,9 +66,9 @@ class Sent:
         return self.reply
 
 
-def first(coming: Iterable[Sent], wanted: int) -> list[Sent]:
+def first(coming: Iterable[InFlight], wanted: int) -> list[InFlight]:
     """Return the first of those that arrive of which `wanted` are replies of clients; all where it is 0."""
-    chosen: list[Sent] = []
+    chosen: list[InFlight] = []
     for sent in sorted(coming):
         chosen.append(sent)
         wanted -= not sent.lost
@@ -77,7 +77,7 @@ def first(coming: Iterable[Sent], wanted: int) -> list[Sent]:
     return chosen
 
 
-def in_order(coming: Sequence[Sent], made: Iterable[Message]) -> Iterator[tuple[float, Message]]:
+def in_order(coming: Sequence[InFlight], made: Iterable[Message]) -> Iterator[tuple[float, Message]]:
     """Yield the replies to `coming`, which is sorted, each with the moment of its arrival.
 
     made: the replies that are made only now, in whatever order. One that stands for several clients arrives with the

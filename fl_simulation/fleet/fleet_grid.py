@@ -16,7 +16,7 @@ from flwr.app import Message, MessageType
 from fl_common.settings.schema import Settings
 from fl_server.rounds.clients.leases import Numbered
 from fl_server.rounds.clock import Clock
-from fl_simulation.fleet.arrivals import Sent, bytes_of, examples_of, first, in_order, round_of
+from fl_simulation.fleet.arrivals import InFlight, bytes_of, examples_of, first, in_order, round_of
 from fl_simulation.fleet.fleet import HOUR, LOST_SECONDS, Clients, Fleet
 from fl_simulation.grid import Engine, SimulatedGrid
 
@@ -61,7 +61,7 @@ class FleetGrid(SimulatedGrid):
         self._fleet = fleet
         self._sizes = sizes
         self._deadline, self._enough = inf, 0
-        self._sent: dict[str, Sent] = {}
+        self._sent: dict[str, InFlight] = {}
         self._pushes: Counter[tuple[int, int]] = Counter()
         self._busy: dict[int, float] = {}  # until when a node works on what it was sent last
         self._hour = -1
@@ -137,7 +137,7 @@ class FleetGrid(SimulatedGrid):
     def restore(self, notes: Mapping[str, Any]) -> None:
         """Go on where such notes were taken."""
         self._busy = {int(node): float(until) for node, until in notes["busy"]}
-        coming = [Sent.of(each) for each in notes["coming"]]
+        coming = [InFlight.of(each) for each in notes["coming"]]
         self._sent = {sent.identity: sent for sent in coming}
         self._numbers = count(1 + max((sent.number for sent in coming), default=0))
 
@@ -147,7 +147,9 @@ class FleetGrid(SimulatedGrid):
         now = self.clock.now()
         dropouts = self._fleet.dropouts(_clients(messages), *key, self._pushes[key])
         sent = [
-            Sent(inf, int(message.metadata.message_id), message, self._deadline, dropout, now + message.metadata.ttl)
+            InFlight(
+                inf, int(message.metadata.message_id), message, self._deadline, dropout, now + message.metadata.ttl
+            )
             for message, dropout in zip(messages, dropouts.tolist(), strict=True)
         ]
         if self._sizes is not None and kind in KINDS:
@@ -156,7 +158,7 @@ class FleetGrid(SimulatedGrid):
             self._time(sent, np.array(self._sizes(messages), float), down, down * trains, trains=trains)
         self._sent |= {each.identity: each for each in sent}
 
-    def _time_the_unknown(self, unknown: list[Sent]) -> None:
+    def _time_the_unknown(self, unknown: list[InFlight]) -> None:
         """Ask the clients of whom it is not known how long they take. One that drops out is not asked."""
         if not unknown:
             return
@@ -168,7 +170,7 @@ class FleetGrid(SimulatedGrid):
             trains = sent.message.metadata.message_type == MessageType.TRAIN
             self._time([sent], *(np.array(size) for size in sizes), trains=trains)
 
-    def _time(self, sent: list[Sent], examples: Any, down: Any, up: Any, *, trains: bool) -> None:
+    def _time(self, sent: list[InFlight], examples: Any, down: Any, up: Any, *, trains: bool) -> None:
         clients, now = _clients([each.message for each in sent]), self.clock.now()
         seconds = self._fleet.seconds(clients, examples, down, up, trains=trains)
         self._busy = {node: until for node, until in self._busy.items() if until > now}
@@ -178,7 +180,7 @@ class FleetGrid(SimulatedGrid):
             each.arrival = ends + LOST_SECONDS if each.lost else ends
             self._busy[node] = ends
 
-    def _handed(self, coming: list[Sent]) -> Iterator[Message]:
+    def _handed(self, coming: list[InFlight]) -> Iterator[Message]:
         unmade = [sent.message for sent in coming if not sent.lost and sent.reply is None]
         for arrival, reply in in_order(coming, self._engine.answer(unmade) if unmade else ()):
             self.clock.forward(arrival)

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from fl_client.process import ClientOptions
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_server.processes.listening import free_ports
 from tests.chaos.ledger import FOLDER
 from tests.chaos.member import ORDERS, REASONS, member
@@ -48,7 +48,7 @@ class Federation:
         fleet, self.control, appio, *lines = free_ports(3 + CLIENTS)
         self.ports = [fleet, self.control, appio, *lines]
         self.proxy = Proxy(fleet, lines)
-        self.nursery = Nursery(PRELOAD)
+        self.fork_server = ForkServer(PRELOAD)
         self.clients: list[Any] = [None] * CLIENTS
         self.clocks: dict[int, float] = {}  # clients whose clocks are off, and until when at least
         self.restarts = 0
@@ -119,7 +119,7 @@ class Federation:
     def close(self) -> None:
         """Stop everything as a person would, and kill what does not follow."""
         self.seen |= set(descendants(os.getpid()))
-        self.nursery.stop()
+        self.fork_server.stop()
         for process in (self.run, self.server) if hasattr(self, "run") else (self.server,):
             if process.poll() is None:
                 process.terminate()
@@ -141,7 +141,7 @@ class Federation:
             state=str(self.directory / f"client-{number}"),
             token=self._token,
         )
-        return self.nursery.start(
+        return self.fork_server.start(
             member, options, name=f"client-{number}", log_file=self.directory / f"client-{number}.log",
             environment=self._environment | {ORDERS: str(self.orders(number))},
         )  # fmt: skip

@@ -252,7 +252,7 @@ def test_clients_are_listed_with_labels_rounds_and_what_was_rejected(fl: Fl, thr
     assert (labels, rounds, rejected) == ("site=berlin", "7", "6")
 
 
-def test_a_ledger_that_cannot_be_read_is_said_and_left_out(fl: Fl, store: Path, three: list[str]) -> None:
+def test_a_history_that_cannot_be_read_is_said_and_left_out(fl: Fl, store: Path, three: list[str]) -> None:
     (store / "two" / "clients.json").write_text("{")
     shown = fl("clients", "--json")
     assert {entry["client"]: entry["rounds"] for entry in lines(shown)}[three[0]] == 3

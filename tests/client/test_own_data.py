@@ -16,7 +16,7 @@ from PIL import Image
 from fl_client.job import Home, Job
 from fl_client.own_data import Interrupted, OwnData
 from fl_client.process import ClientOptions, Stop, _told
-from fl_client.workplace import Desk, Workplace
+from fl_client.workplace import TaskInUse, Workplace
 from fl_common.errors import DataError, TaskError
 from fl_common.models.weights import weights_of
 from fl_common.settings.schema import Settings
@@ -210,7 +210,7 @@ def test_paths_never_come_from_the_wire_to_a_resident_client(tmp_path):
         Context(1, 7, {"resident": True, "data_dir": str(tmp_path)}, RecordDict(), {}),
     )
     with pytest.raises(DataError, match=f"data_dir {tmp_path} has no train-images"):
-        Desk(told.settings, told.home, None).data(told)
+        TaskInUse(told.settings, told.home, None).data(told)
     assert told.home.paths() == {"data_dir": str(tmp_path), "store": "", "out": ""}
 
 
@@ -258,7 +258,7 @@ def test_booleans_train_a_model(tmp_path):
         TASK.replace('raise AssertionError("a client with data of its own needs no partition")', "return part, part")
         + "import pandas as pd\npart = pd.DataFrame({'a': [True, False], 'b': [False, True]}), [0, 1]\n"
     )
-    desk = Desk(Settings(task=str(tmp_path / "bools.py")), home := Home(), None)
+    desk = TaskInUse(Settings(task=str(tmp_path / "bools.py")), home := Home(), None)
     train, _ = desk.data(job(home))
     weights = weights_of(desk.trainer.model)
     assert desk.trainer.train(weights, train, round=1, client=0).examples == 2

@@ -60,7 +60,7 @@ def agree(one: dict[str, Any], other: dict[str, Any]) -> None:
 def what_is_left(out: Path) -> tuple[dict[str, Any], set[str]]:
     """Return a run's settings but for its directory, and the names of what is in that.
 
-    Aside are the logs of processes, and the ledger, into which a simulation writes only clients that fail.
+    Aside are the logs of processes, and the history, into which a simulation writes only clients that fail.
     """
     settings = tomllib.loads((out / "settings.toml").read_text())
     return {key: value for key, value in settings.items() if key != "out"}, {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fl_common.errors import DataError
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_server.superlink.runs.supervisor import FIRST_PAUSE
 from parterre.local_clients import LocalClients
 
@@ -24,13 +24,13 @@ class Bench:
     """Clients in processes of their own, with a clock that is moved by hand."""
 
     def __init__(self, logs: Path, **more: int) -> None:
-        self.nursery, self.logs, self.said, self.now = Nursery(()), logs, [], 0.0
+        self.fork_server, self.logs, self.said, self.now = ForkServer(()), logs, [], 0.0
         self.targets = {}
         self.clients = LocalClients(self._start, logs, say=self.said.append, clock=lambda: self.now, **more)
 
     def _start(self, number: int):
         target = self.targets.get(number, idle)
-        return self.nursery.start(target, name=f"client-{number}", log_file=self.logs / f"client-{number}.log")
+        return self.fork_server.start(target, name=f"client-{number}", log_file=self.logs / f"client-{number}.log")
 
     def end(self, number: int, how: int) -> None:
         process = self.clients.processes[number]
@@ -42,7 +42,7 @@ class Bench:
 def bench(tmp_path: Path):
     bench = Bench(tmp_path, needed=2)
     yield bench
-    bench.nursery.stop()
+    bench.fork_server.stop()
 
 
 def test_a_client_that_is_killed_is_named_with_its_signal_and_its_log_and_started_again(bench: Bench):
@@ -85,7 +85,7 @@ def test_a_run_that_can_do_without_a_client_goes_on_without_it(tmp_path: Path):
         assert bench.clients.tend().startswith("every client ended")
         assert len(bench.said) == 1
     finally:
-        bench.nursery.stop()
+        bench.fork_server.stop()
 
 
 def test_a_client_that_ran_steadily_begins_a_new_row(bench: Bench):

@@ -3,7 +3,7 @@
 import pytest
 
 from fl_common.errors import TaskError
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_common.settings.schema import Settings
 from parterre.trial import Trial, attempt
 
@@ -41,10 +41,10 @@ def test_a_task_whose_model_can_be_built_passes_without_loading_data(tmp_path):
 @pytest.mark.slow
 def test_the_trial_is_made_by_a_process_of_its_own(tmp_path):
     (tmp_path / "tried_task.py").write_text("import no_such_module\n")
-    nursery = Nursery(())
-    trial = Trial(nursery, Settings(task=str(tmp_path / "tried_task.py")), tmp_path)
+    fork_server = ForkServer(())
+    trial = Trial(fork_server, Settings(task=str(tmp_path / "tried_task.py")), tmp_path)
     with pytest.raises(TaskError, match=r"^task .*tried_task\.py does not import: ModuleNotFoundError"):
         trial.wait()
     (tmp_path / "tried_task.py").write_text(MODEL.format(name="layers", units=2))
-    Trial(nursery, Settings(task=str(tmp_path / "tried_task.py")), tmp_path).wait()
+    Trial(fork_server, Settings(task=str(tmp_path / "tried_task.py")), tmp_path).wait()
     assert not (tmp_path / "trial.log").exists()

@@ -17,7 +17,7 @@ from flwr.superlink.grid import GrpcGrid
 from fl_client.link.connection import Connection
 from fl_client.link.node import App, Node
 from fl_common.errors import AccessError
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_common.settings.schema import Settings
 from fl_server.access import home_files
 from fl_server.processes.listening import Addresses
@@ -35,11 +35,11 @@ class Server:
         self.directory = directory
         self.addresses = addresses or Addresses.local()
         # Importing Flower takes seconds: the children are forked from a helper that has done so.
-        self.nursery = Nursery(("flwr.server.app",))
+        self.fork_server = ForkServer(("flwr.server.app",))
         environment = {"FLWR_HOME": str(directory), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
         database = directory / "state.db"
         self.superlink = SuperLink(
-            self.nursery,
+            self.fork_server,
             self.addresses,
             directory=directory,
             access=home_files.prepare(directory, insecure=insecure, **entry),
@@ -67,7 +67,7 @@ class Server:
     def stop(self) -> None:
         self._give_up()
         self.superlink.stop()
-        self.nursery.stop()
+        self.fork_server.stop()
 
     def grid(self, settings: Settings | None = None) -> GrpcGrid:
         """Submit a run and return the Grid of its ServerApp, which is this process."""

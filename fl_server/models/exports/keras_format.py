@@ -7,7 +7,7 @@ from typing import Any
 
 from fl_common.errors import ExportError
 from fl_common.models.frameworks import keras
-from fl_server.models.exports import comparison
+from fl_server.models.exports import same_answers
 from fl_server.models.exports.inputs import Inputs, answers
 from fl_server.models.exports.reasons import reason
 from fl_server.models.keras_file import own_objects
@@ -42,7 +42,7 @@ def _compare(model: keras.Model, loaded: keras.Model, inputs: Inputs) -> None:
     pairs = list(zip_longest(model.get_weights(), loaded.get_weights()))  # whose names Keras may count up
     if any(before is None or after is None or before.tobytes() != after.tobytes() for before, after in pairs):
         raise ExportError("the Keras file does not have the model's weights when it is loaded. Export its weights.")
-    allowed = comparison.tolerance(model)
+    allowed = same_answers.tolerance(model)
     for sample in inputs.samples:
-        if comparison.apart(answers(model, sample.x), sample.answers) <= allowed:  # the model answers alike twice
-            comparison.hold(lambda each: answers(loaded, each.x), [sample], allowed, "Keras file")
+        if same_answers.apart(answers(model, sample.x), sample.answers) <= allowed:  # the model answers alike twice
+            same_answers.hold(lambda each: answers(loaded, each.x), [sample], allowed, "Keras file")

@@ -8,7 +8,7 @@ import numpy as np
 
 from fl_common.errors import ExportError
 from fl_common.models.frameworks import keras, tf
-from fl_server.models.exports import comparison
+from fl_server.models.exports import same_answers
 from fl_server.models.exports.inputs import Inputs, Sample
 from fl_server.models.exports.reasons import reason
 
@@ -17,8 +17,8 @@ ENDPOINT = "serve"  # as keras.Model.export calls it
 
 def write(model: keras.Model, inputs: Inputs, path: Path) -> None:
     """Write a SavedModel, load it, and hold it against the model. Raises ExportError where it cannot be had."""
-    allowed = comparison.tolerance(model)
-    comparison.refuse_random(model, inputs, allowed)
+    allowed = same_answers.tolerance(model)
+    same_answers.refuse_random(model, inputs, allowed)
     save(model, inputs.specs, path)
     loaded = cache(lambda: tf.saved_model.load(str(path)))  # which holds the variables
 
@@ -26,7 +26,7 @@ def write(model: keras.Model, inputs: Inputs, path: Path) -> None:
         return [np.asarray(part) for part in keras.tree.flatten(getattr(loaded(), ENDPOINT)(sample.x))]
 
     ones = [sample.row(0) for sample in inputs.samples]
-    comparison.hold(answer, [*inputs.samples, *ones], allowed, "SavedModel")
+    same_answers.hold(answer, [*inputs.samples, *ones], allowed, "SavedModel")
 
 
 def save(model: keras.Model, specs: Any, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from fl_common.errors import ExportError
 from fl_common.models.frameworks import keras, tf
 from fl_common.processes.streams import without_stderr
-from fl_server.models.exports import comparison, saved_model
+from fl_server.models.exports import same_answers, saved_model
 from fl_server.models.exports.inputs import Inputs, Sample
 from fl_server.models.exports.reasons import reason
 
@@ -41,11 +41,11 @@ def convert(model: keras.Model, inputs: Inputs) -> tuple[bytes, int | None]:
     Each was run in the interpreter of this installation. A recurrent layer converts for a known number of examples
     only. Raises ExportError, with the operations that are not TFLite's, where there is no file that runs.
     """
-    comparison.refuse_random(model, inputs, comparison.tolerance(model))
+    same_answers.refuse_random(model, inputs, same_answers.tolerance(model))
     for batch in (None, 1):
         try:
             content = _converted(model, inputs.of_batch(batch))
-            _hold(content, inputs, batch, comparison.tolerance(model))
+            _hold(content, inputs, batch, same_answers.tolerance(model))
         except ExportError as error:
             refused = error
         else:
@@ -78,7 +78,7 @@ def _hold(content: bytes, inputs: Inputs, batch: int | None, allowed: float) -> 
     samples = [sample.row(index) for sample in inputs.samples for index in range(sample.rows)]
     if batch is None:
         samples = [*inputs.samples, samples[0]]
-    comparison.hold(lambda sample: _answer(content, inputs, sample), samples, allowed, "TFLite file")
+    same_answers.hold(lambda sample: _answer(content, inputs, sample), samples, allowed, "TFLite file")
 
 
 def _answer(content: bytes, inputs: Inputs, sample: Sample) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The ledger of a run: what each client did, how often and why it was rejected, and who is set aside for a while.
+"""The history of a run: what each client did, how often and why it was rejected, and who is set aside for a while.
 
 It is kept with each checkpoint, so that a resumed run knows its clients; RUN/clients.json is its public face.
 """
@@ -28,7 +28,7 @@ class Entry:
     aside_until_round: int = 0
 
 
-class Ledger:
+class ClientHistory:
     """Entries by node id. With `everyone` false only those that fail are entered: for large simulated populations."""
 
     def __init__(self, entries: Mapping[int, Entry] | None = None, *, everyone: bool = True) -> None:
@@ -39,8 +39,8 @@ class Ledger:
         self._trained: set[int] = set()  # nodes without an entry whose update was good
 
     @classmethod
-    def of(cls, notes: Mapping[str, Any], *, everyone: bool = True) -> "Ledger":
-        """Return the ledger that `notes` returned."""
+    def of(cls, notes: Mapping[str, Any], *, everyone: bool = True) -> "ClientHistory":
+        """Return the history that `notes` returned."""
         return cls({int(node): Entry(**entry) for node, entry in notes.items()}, everyone=everyone)
 
     def notes(self) -> dict[str, dict[str, Any]]:

@@ -8,9 +8,9 @@ from flwr.serverapp import Grid
 
 from fl_common.settings.label_selectors import Labels
 from fl_common.tasks.client_data.data_names import Schema
+from fl_server.access.client_records import SLOT, Client
 from fl_server.access.client_registry import FILE, Registry
 from fl_server.access.data_schemas import Schemas
-from fl_server.access.records import SLOT, Client
 from fl_server.rounds.clock import Clock
 from fl_server.store.run_directories import HOME_VARIABLE
 

@@ -6,7 +6,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fl_common.settings.schema import Settings
-from fl_server.rounds.clients.client_history import Ledger
+from fl_server.rounds.clients.client_history import ClientHistory
 from fl_server.rounds.clients.data_agreement import Agreement
 from fl_server.rounds.clients.leases import Leases, Numbered
 from fl_server.rounds.clients.node_labels import Registered
@@ -37,7 +37,7 @@ class Roster:
         self.agreement = Agreement(grid, registered.schemas, announce, identities=registered.identities, settled=schema)
         self.leases = leases
         numbered = isinstance(grid.get_node_ids(), range | Numbered)
-        self.ledger = Ledger.of(clients, everyone=not numbered or settings.selection == "fair")
+        self.history = ClientHistory.of(clients, everyone=not numbered or settings.selection == "fair")
         self.stragglers = Stragglers(grid, clock, announce)
         self._killed = registered.killed()  # before this run, or before it was resumed
 
@@ -55,7 +55,7 @@ class Roster:
         )
         self.agreement.settle()
         self._tell_killed()
-        for node in self.ledger.back(round_number):
+        for node in self.history.back(round_number):
             self._announce({"event": "back", "round": round_number, **self._who(node)})
 
     def _tell_killed(self) -> None:
@@ -74,7 +74,7 @@ class Roster:
         on an earlier message. The last fill up to `wanted`, those set aside to `needed` only.
         """
         nodes = self.leases.nodes()
-        failed, aside, busy = set(failed), self.ledger.aside(round_number), self.stragglers.busy()
+        failed, aside, busy = set(failed), self.history.aside(round_number), self.stragglers.busy()
         if not (failed or aside or busy):
             return nodes
         chosen = [node for node in nodes if node not in failed and node not in aside and node not in busy]
@@ -100,15 +100,15 @@ class Roster:
             self._judge(node, phase)
 
     def notes(self) -> dict[str, Any]:
-        """Return what the ledger knows, with the ids of the clients' keys, where a registry knows them."""
-        if self.ledger.changed:
-            self.ledger.name(self._registered.identities())
-        return self.ledger.notes()
+        """Return what the history knows, with the ids of the clients' keys, where a registry knows them."""
+        if self.history.changed:
+            self.history.name(self._registered.identities())
+        return self.history.notes()
 
     def absent(self) -> list[dict[str, Any]]:
         """Return the clients that never took part in training although they were asked, and what went wrong."""
         known = {**self.leases.away, **self.leases.slots}
-        never = [(known.get(node), node, reasons) for node, reasons in self.ledger.never_trained().items()]
+        never = [(known.get(node), node, reasons) for node, reasons in self.history.never_trained().items()]
         never.sort(key=lambda each: (each[0] is None, each[0], each[1]))
         return [{"client": client, "node": str(node), "reasons": reasons} for client, node, reasons in never]
 
@@ -122,10 +122,10 @@ class Roster:
         return missing if missing and not self.leases.slots.keys() <= set(self._registered.with_own_data()) else 0
 
     def _judge(self, node: int, phase: Phase) -> None:
-        failures = self.ledger.failures(node, phase.name)
+        failures = self.history.failures(node, phase.name)
         if not 0 < self._settings.aside_after <= failures:
             return
-        until = self.ledger.set_aside(node, phase.round, self._settings.aside_rounds)
+        until = self.history.set_aside(node, phase.round, self._settings.aside_rounds)
         self._announce(
             {
                 "event": "aside",
@@ -133,7 +133,7 @@ class Roster:
                 **self._who(node),
                 "failures": failures,
                 "until_round": until,
-                "reasons": dict(self.ledger.entries[node].rejected),
+                "reasons": dict(self.history.entries[node].rejected),
             }
         )
 

@@ -12,7 +12,7 @@ from fl_server.store.runs import EVENTS
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class NewEvents:
     """Looks at a store. With `skip_past`, what is there already is passed over."""
 
     def __init__(self, store: Path, *, skip_past: bool = False) -> None:

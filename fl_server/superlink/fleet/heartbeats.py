@@ -17,7 +17,7 @@ from flwr.server.superlink.linkstate import LinkState
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 
 from fl_server.store.disk.whole_writes import of_database
-from fl_server.superlink.fleet.liveness import Seen, Sessions
+from fl_server.superlink.fleet.liveness import LastHeard, Sessions
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ METHOD = "/flwr.proto.Fleet/SendNodeHeartbeat"
 WRITE_SECONDS = 0.2
 
 
-class Beats:
+class Heartbeats:
     """Keeps nodes online that were heard of. One that Flower has forgotten is told so at its next heartbeat."""
 
-    def __init__(self, state: LinkState, sessions: Sessions, seen: Seen, interval: float) -> None:
+    def __init__(self, state: LinkState, sessions: Sessions, seen: LastHeard, interval: float) -> None:
         self._state = state
         self._sessions = sessions
         self._seen = seen

@@ -162,7 +162,7 @@ class Sessions:
         lost()
 
 
-class Seen:
+class LastHeard:
     """When each client was last heard of, until somebody writes it down."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:

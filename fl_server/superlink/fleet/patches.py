@@ -36,7 +36,7 @@ from fl_common.trust import enrolment, keys
 from fl_server.access.certificates import read_public
 from fl_server.access.client_registry import Registry
 from fl_server.access.data_schemas import Schemas
-from fl_server.access.enrolment import Desk, EnrolmentInterceptor, Failures
+from fl_server.access.enrolment import EnrolmentInterceptor, Enrolments, Failures
 from fl_server.access.home_files import Access
 from fl_server.processes.steady_clock import Steady
 from fl_server.superlink import grpc_servers
@@ -44,10 +44,10 @@ from fl_server.superlink.database import LinkDatabase
 from fl_server.superlink.fleet import liveness, timestamps
 from fl_server.superlink.fleet.departures import Departures
 from fl_server.superlink.fleet.half_open_calls import BEFORE_ONE_IS_KNOWN, refused
-from fl_server.superlink.fleet.heartbeats import Beats
-from fl_server.superlink.fleet.liveness import Seen, Sessions
+from fl_server.superlink.fleet.heartbeats import Heartbeats
+from fl_server.superlink.fleet.liveness import LastHeard, Sessions
 from fl_server.superlink.fleet.polls import Polls
-from fl_server.superlink.fleet.registry_sync import Keeper, shut_out
+from fl_server.superlink.fleet.registry_sync import RegistrySync, shut_out
 from fl_server.superlink.fleet.timestamps import Nearest
 from fl_server.superlink.runs.credential import CredentialPlugin
 from fl_server.superlink.runs.run_names import NamedRuns
@@ -68,7 +68,7 @@ class NodeGate(NodeAuthServerInterceptor):
         state_factory: LinkStateFactory,
         registry: Registry | None,
         sessions: Sessions,
-        seen: Seen,
+        seen: LastHeard,
         beat: float,
         schemas: Schemas,
         nearest: Nearest,
@@ -84,7 +84,7 @@ class NodeGate(NodeAuthServerInterceptor):
         self._id_of = functools.lru_cache(maxsize=65_536)(keys.client_id)
         self._departures = Departures(state_factory.state())
         self._polls = Polls(state_factory.state(), sessions, seen)
-        self._beats = Beats(state_factory.state(), sessions, seen, beat)
+        self._beats = Heartbeats(state_factory.state(), sessions, seen, beat)
         self._beats.start()
 
     def intercept_service(
@@ -211,7 +211,7 @@ def _malformed(error: Exception) -> Any:
 def install(access: Access, database: Path | None, steady: Steady) -> None:
     """Put all this into Flower, in a process that is about to run its SuperLink over the file `database`."""
     nearest = timestamps.install(steady)
-    sessions, seen = Sessions(), Seen()
+    sessions, seen = Sessions(), LastHeard()
     registry = None if access.insecure else Registry(access.home)
     beat = liveness.interval(access.lost_after_seconds)
     keep_values_out_of_errors()
@@ -221,7 +221,7 @@ def install(access: Access, database: Path | None, steady: Steady) -> None:
     def node_gate(state_factory: LinkStateFactory) -> NodeGate:
         schemas = Schemas(access.home)
         if registry is not None:
-            Keeper(registry, sessions, seen, state_factory, schemas, access.forget_after_seconds).start()
+            RegistrySync(registry, sessions, seen, state_factory, schemas, access.forget_after_seconds).start()
         first.append(EnrolmentInterceptor(_desk(access, registry, sessions, state_factory, schemas, steady)))
         return NodeGate(state_factory, registry, sessions, seen, beat, schemas, nearest)
 
@@ -270,7 +270,7 @@ def _desk(
     state_factory: LinkStateFactory,
     schemas: Schemas,
     steady: Steady,
-) -> Desk:
+) -> Enrolments:
     def is_node(key: bytes) -> bool:
         return state_factory.state().get_node_id_by_public_key(key) is not None
 
@@ -281,4 +281,4 @@ def _desk(
             log.warning("the connection of node %d ended without a goodbye; it counts as lost", node_id)
 
     authority = b"" if access.insecure else read_public(access.files.ca)
-    return Desk(authority, registry, sessions, Failures(), is_node, lost, schemas, steady.timestamp)
+    return Enrolments(authority, registry, sessions, Failures(), is_node, lost, schemas, steady.timestamp)

@@ -14,7 +14,7 @@ from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.server.superlink.linkstate import LinkState
 
 from fl_common.trust import enrolment
-from fl_server.superlink.fleet.liveness import Seen, Sessions
+from fl_server.superlink.fleet.liveness import LastHeard, Sessions
 
 METHOD = "/flwr.proto.Fleet/PullMessages"
 POLLS_PER_SECOND = 400  # of all nodes together, while they are idle
@@ -61,7 +61,7 @@ class Mailboxes:
 class Polls:
     """Answers the polls of nodes whose session is known. Everything else goes the usual way, and so does a message."""
 
-    def __init__(self, state: LinkState, sessions: Sessions, seen: Seen) -> None:
+    def __init__(self, state: LinkState, sessions: Sessions, seen: LastHeard) -> None:
         self._sessions = sessions
         self._seen = seen
         self.mailboxes = Mailboxes()

@@ -41,7 +41,7 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True)
-class Sent:
+class GivenMessage:
     """A message that a node was given, and its objects."""
 
     node: int
@@ -49,7 +49,7 @@ class Sent:
 
 
 @dataclass(eq=False)
-class Reply:
+class IncomingReply:
     """A reply whose objects are coming: the ids that it may consist of, those that came, the bytes left for others."""
 
     head: str
@@ -66,9 +66,9 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         self._states, self._stores = state_factory, object_store_factory
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, Size] = OrderedDict()  # by id of an object
-        self._sent: OrderedDict[str, Sent] = OrderedDict()  # by id of the message
-        self._replies: OrderedDict[str, Reply] = OrderedDict()  # id of a message -> the reply to it
-        self._coming: dict[int, deque[Reply]] = {}  # node -> the replies that it pushes
+        self._sent: OrderedDict[str, GivenMessage] = OrderedDict()  # by id of the message
+        self._replies: OrderedDict[str, IncomingReply] = OrderedDict()  # id of a message -> the reply to it
+        self._coming: dict[int, deque[IncomingReply]] = {}  # node -> the replies that it pushes
         self._run_limits: dict[int, float] = {}
         self._watch(state_factory.state())
         indexed(object_store_factory.store())
@@ -100,7 +100,7 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         for message, tree in zip(response.messages_list, response.message_object_trees, strict=True):
             with self._lock:
                 sizes = {each: self._size(each) for each in objects_of(tree, MOST_OBJECTS) or []}
-                _remember(self._sent, message.metadata.message_id, Sent(request.node.node_id, sizes))
+                _remember(self._sent, message.metadata.message_id, GivenMessage(request.node.node_id, sizes))
         return response
 
     def _pull_object(self, call: Call, request: Any, context: grpc.ServicerContext) -> Any:
@@ -188,7 +188,7 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         """Take note of a reply that is announced, once or again. False where it is too late, or too large, for it."""
         limit = self._limit(reply_to, run_id)
         with self._lock:
-            reply = self._replies.get(reply_to) or Reply(objects[-1], set(objects), limit, limit)
+            reply = self._replies.get(reply_to) or IncomingReply(objects[-1], set(objects), limit, limit)
             if reply.head != objects[-1] or reply.left < 0:
                 return False
             _remember(self._replies, reply_to, reply)
@@ -199,7 +199,7 @@ class Reception(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
                 coming.append(reply)
             return True
 
-    def _take(self, node: int, object_id: str, size: int) -> Reply | None:
+    def _take(self, node: int, object_id: str, size: int) -> IncomingReply | None:
         """Count an object, the first time that it comes, and return the reply that it is a part of."""
         with self._lock:
             newest_first = reversed(self._coming.get(node, ()))  # replies may have objects in common

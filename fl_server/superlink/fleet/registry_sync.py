@@ -13,7 +13,7 @@ from fl_common.trust import enrolment
 from fl_server.access.client_registry import Registry
 from fl_server.access.data_schemas import Schemas
 from fl_server.store.disk.whole_writes import of_database
-from fl_server.superlink.fleet.liveness import Seen, Sessions
+from fl_server.superlink.fleet.liveness import LastHeard, Sessions
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ BACK_SECONDS = 600.0  # that clients have to come back to a server that was away
 
 
 @dataclass
-class Keeper:
+class RegistrySync:
     """Carries what commands wrote into the registry over to Flower's state, and what was seen into the registry.
 
     forget_after: seconds of silence after which a client is forgotten, with what it told of its data; 0: never.
@@ -33,7 +33,7 @@ class Keeper:
 
     registry: Registry
     sessions: Sessions
-    seen: Seen
+    seen: LastHeard
     state_factory: LinkStateFactory
     schemas: Schemas
     forget_after: float = 0.0

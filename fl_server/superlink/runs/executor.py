@@ -18,7 +18,7 @@ import grpc
 
 from fl_common.network import channels
 from fl_common.errors import StoreError
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_common.trust.untrusted_text import clean
 from fl_server.store.disk.whole_writes import of_database
 from fl_server.processes.repeated_warnings import Repeats
@@ -37,7 +37,7 @@ NotLaunched = Callable[[str, str], object]
 
 
 class Executor:
-    """One thread that claims and launches. ServerApps come from `nursery`; their output goes to `log_file`.
+    """One thread that claims and launches. ServerApps come from `fork_server`; their output goes to `log_file`.
 
     `launched` is told the token and the process of each, `not_launched` the token of one that cannot be started, and
     why. Nothing that goes wrong ends the thread.
@@ -45,7 +45,7 @@ class Executor:
 
     def __init__(
         self,
-        nursery: Nursery,
+        fork_server: ForkServer,
         appio: str,
         *,
         log_file: Path,
@@ -54,7 +54,7 @@ class Executor:
         not_launched: NotLaunched = lambda token, why: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._appio = appio
         self._log_file = log_file
         self._environment = dict(environment)
@@ -112,7 +112,7 @@ class Executor:
 
     def stop_apps(self) -> None:
         """Stop the ServerApps."""
-        self._nursery.stop(self.apps)
+        self._fork_server.stop(self.apps)
 
     def _execute(self, claim: Claim) -> None:
         while not self._ending.wait(CLAIM_PAUSE):
@@ -149,7 +149,7 @@ class Executor:
 
     def launch(self, token: str) -> None:
         """Start a ServerApp for the run that a token is for."""
-        app = self._nursery.start(
+        app = self._fork_server.start(
             _serverapp,
             self._appio,
             token,

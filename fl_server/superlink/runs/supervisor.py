@@ -63,11 +63,11 @@ class Supervisor:
         limit: int = LIMIT,
         say: Say = log.warning,
         clock: Callable[[], float] = time.monotonic,
-        memory: memory_limit.Watch | None = None,
+        memory: memory_limit.MemoryKills | None = None,
         going_on: Callable[[Run], str] = lambda run: f"fl resume {run.directory}",
     ) -> None:
         self._going_on = going_on  # the command that goes on with a run
-        self._memory = memory or memory_limit.Watch()
+        self._memory = memory or memory_limit.MemoryKills()
         self._database = database
         self._whereabouts = Whereabouts(home)
         self._limit = limit
@@ -259,7 +259,7 @@ def _last_word(run: Run | None) -> Mapping[str, Any] | None:
     return course[-1] if course and course[-1]["event"] in LAST_WORDS else None
 
 
-def ended(process: BaseProcess | None, memory: memory_limit.Watch) -> str:
+def ended(process: BaseProcess | None, memory: memory_limit.MemoryKills) -> str:
     """Say how a process ended: "SIGKILL", "exit code 1", "SIGKILL, out of memory: limit 450 MiB, peak 450 MiB"."""
     code = process.exitcode if process is not None else None
     if code is None or code >= 0:

@@ -15,7 +15,7 @@ import strategies
 from fl_common.data.examples import Examples
 from fl_common.settings.schema import Settings
 from fl_simulation.engine.data.pool import TRAIN, VALIDATION, Pool, pick
-from fl_simulation.engine.work import Cohort
+from fl_simulation.engine.work import TrainingCohort
 from strategies.fedavg import FedAvg
 
 log = getLogger(__name__)
@@ -38,7 +38,7 @@ class Ready:
     """What an order needs: the resident data and the cohort over their rows."""
 
     data: Any
-    cohort: Cohort
+    cohort: TrainingCohort
 
 
 class Ahead:
@@ -76,7 +76,7 @@ class Ahead:
         pool.wrong(order.partitions)  # loads them
         data, rows = pool.part(order.partitions, TRAIN)
         settings = self._settings
-        cohort = Cohort.of(
+        cohort = TrainingCohort.of(
             order.round,
             order.clients,
             rows,

@@ -14,7 +14,7 @@ from fl_common.models.frameworks import tf
 from fl_common.models.tensors import specs
 from fl_simulation.engine.parts import shares
 from fl_simulation.engine.program import Program
-from fl_simulation.engine.work import Cohort, Outcome, Places
+from fl_simulation.engine.work import Outcome, Places, TrainingCohort
 from fl_simulation.engine.workers import Workers
 
 Tensor = Any
@@ -34,7 +34,7 @@ class Loop:
         self._epochs = trainer.epochs
         self._programs: dict[tuple[bool, bool], Program] = {}
 
-    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+    def train(self, weights: Sequence[Any], cohort: TrainingCohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train as `Way.train` says. Raises TaskError for a model that draws from tf.random's own kernels."""
         program = self._program(data, proximal=mu > 0, mean=mean)
         weights = [tf.convert_to_tensor(each) for each in weights]
@@ -46,7 +46,7 @@ class Loop:
         return Outcome.of_parts(self._workers.map(one, parts), mean=mean)
 
     def _part(
-        self, program: Program, worker: int, weights: Sequence[Tensor], cohort: Cohort, data: Any, mu: float
+        self, program: Program, worker: int, weights: Sequence[Tensor], cohort: TrainingCohort, data: Any, mu: float
     ) -> Outcome:
         seeds = self._trainer.randomness.values_of(len(self._epochs.states), cohort.clients, round=cohort.round)
         trained, metrics, finite = program(

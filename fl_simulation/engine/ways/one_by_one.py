@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fl_client.training.trainer import LocalTrainer
 from fl_common.messages.arrays import Arrays, is_float
 from fl_simulation.engine.data.pool import pick
-from fl_simulation.engine.work import Cohort, Outcome
+from fl_simulation.engine.work import Outcome, TrainingCohort
 from fl_simulation.engine.workers import Workers
 
 
@@ -26,7 +26,7 @@ class OneByOne:
         """Times that a compiled program was traced."""
         return self._trainer.traces
 
-    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+    def train(self, weights: Sequence[Any], cohort: TrainingCohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train as `Way.train` says."""
         before = {name: np.asarray(value) for name, value in zip(self._trainer.names, weights, strict=True)}
         results = []

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_simulation.engine.work import Cohort
+from fl_simulation.engine.work import TrainingCohort
 
 
 class Steps:
@@ -18,7 +18,7 @@ class Steps:
     order: the clients' places in the cohort, as they stand here.
     """
 
-    def __init__(self, cohort: Cohort) -> None:
+    def __init__(self, cohort: TrainingCohort) -> None:
         self.order = np.argsort(-cohort.steps, kind="stable")
         self._counts = cohort.steps[self.order]
         self._examples = cohort.examples[self.order]

@@ -22,7 +22,7 @@ from fl_simulation.engine.ways.functional import Carried, Functional
 from fl_simulation.engine.ways.missing_ops import register
 from fl_simulation.engine.ways.stepping import Stepping
 from fl_simulation.engine.ways.steps import Steps
-from fl_simulation.engine.work import Cohort, Outcome, Places
+from fl_simulation.engine.work import Outcome, Places, TrainingCohort
 from fl_simulation.engine.workers import Workers
 
 Tensor = Any
@@ -50,7 +50,7 @@ class Vectorized:
         self._programs: dict[tuple[bool, bool, Shape], Program] = {}
         self._shapes: set[tuple[int, int]] = set()
 
-    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+    def train(self, weights: Sequence[Any], cohort: TrainingCohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train as `Way.train` says."""
         weights = [tf.convert_to_tensor(each) for each in weights]
         parts = self._parts(cohort)
@@ -64,7 +64,7 @@ class Vectorized:
 
         return Outcome.of_parts(self._workers.map(one, range(len(parts))), mean=mean)
 
-    def _parts(self, cohort: Cohort) -> list[Places]:
+    def _parts(self, cohort: TrainingCohort) -> list[Places]:
         found = []
         for group in groups(cohort.steps):
             parts = shares(cohort.steps[group], max(1, min(self._workers.count, len(group) // FEW)))
@@ -75,7 +75,7 @@ class Vectorized:
         self,
         program: Program,
         weights: Sequence[Tensor],
-        cohort: Cohort,
+        cohort: TrainingCohort,
         steps: Steps,
         data: Any,
         mu: float,
@@ -112,7 +112,7 @@ class Vectorized:
                 arrays[name] = np.broadcast_to(before.numpy(), (len(back), *before.shape))
         return arrays
 
-    def _seeds(self, cohort: Cohort) -> NDArray[np.int64]:
+    def _seeds(self, cohort: TrainingCohort) -> NDArray[np.int64]:
         """Return the state of each client's random generators at the start of the round, [clients, generators, 2]."""
         states = len(self._functional.seeds) if self._functional else 0
         if not states:

@@ -16,7 +16,7 @@ from fl_simulation.engine.ways.compiled_loop import Loop
 from fl_simulation.engine.ways.one_by_one import OneByOne
 from fl_simulation.engine.ways.padding import PADDED, looks_across
 from fl_simulation.engine.ways.vectorized import Vectorized
-from fl_simulation.engine.work import Cohort, Outcome, Way
+from fl_simulation.engine.work import Outcome, TrainingCohort, Way
 from fl_simulation.engine.workers import Workers
 
 log = getLogger(__name__)
@@ -74,7 +74,7 @@ class Choice:
             if reason := looks_across(self._trainer, data):
                 self._refuse(reason)
 
-    def train(self, weights: Sequence[Any], cohort: Cohort, data: Any, *, mu: float, mean: bool) -> Outcome:
+    def train(self, weights: Sequence[Any], cohort: TrainingCohort, data: Any, *, mu: float, mean: bool) -> Outcome:
         """Train the cohort as `Way.train` does, settling for a way the first time."""
         self.prepare(data)
         if self._settled:
@@ -118,7 +118,7 @@ class Choice:
             self._ways[name] = WAYS[name](self._trainer, self._workers)
         return self._ways[name]
 
-    def _race(self, weights: Sequence[Any], cohort: Cohort, data: Any, mu: float, mean: bool) -> None:
+    def _race(self, weights: Sequence[Any], cohort: TrainingCohort, data: Any, mu: float, mean: bool) -> None:
         """Keep the faster of the first two ways, by their second run on a few clients."""
         few, seconds = cohort.part(np.arange(min(TRIAL, len(cohort)))), {}
         for name in self._left[:2]:

@@ -4,13 +4,17 @@ import threading
 import time
 
 from fl_client.link.revoked import staying
-from fl_client.observers.health import Pulse
+from fl_client.observers.health import HealthObserver
 from fl_common.errors import Revoked
 from fl_common.processes import health_file
 
 
 def test_who_was_revoked_stays_alive_and_is_back_when_it_is_let_in(tmp_path, caplog):
-    answers, stop, heart = [Revoked("this client was revoked")] * 2, threading.Event(), Pulse(tmp_path, "fl.example:1")
+    answers, stop, heart = (
+        [Revoked("this client was revoked")] * 2,
+        threading.Event(),
+        HealthObserver(tmp_path, "fl.example:1"),
+    )
 
     def session():
         if answers:
@@ -23,7 +27,7 @@ def test_who_was_revoked_stays_alive_and_is_back_when_it_is_let_in(tmp_path, cap
 
 
 def test_who_was_revoked_leaves_when_it_is_told_to_and_beats_until_then(tmp_path):
-    stop, heart = threading.Event(), Pulse(tmp_path, "fl.example:1")
+    stop, heart = threading.Event(), HealthObserver(tmp_path, "fl.example:1")
 
     def session():
         raise Revoked("this client was revoked")

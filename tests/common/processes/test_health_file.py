@@ -4,7 +4,7 @@ import pytest
 
 from fl_common.errors import StoreError
 from fl_common.processes import health_file
-from fl_common.processes.health_file import Now, PulseFile
+from fl_common.processes.health_file import HealthFile, Now
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
 
 def test_a_pulse_says_the_state_when_it_was_written_and_when_the_other_side_was_last_heard(tmp_path):
     clock = Clock()
-    file = PulseFile(tmp_path, address="localhost:9092", authority="ca.crt", clock=clock)
+    file = HealthFile(tmp_path, address="localhost:9092", authority="ca.crt", clock=clock)
     assert file.beat("joined", "node 7", heard=True) == ""
     clock.now = 1010.0
     assert file.beat("connecting", "refused") == ""
@@ -31,7 +31,7 @@ def test_a_pulse_says_the_state_when_it_was_written_and_when_the_other_side_was_
 @pytest.mark.parametrize("jump", [3 * 3600.0, -3600.0])
 def test_a_clock_that_is_set_makes_a_pulse_neither_old_nor_new(tmp_path, jump):
     clock = Clock()
-    PulseFile(tmp_path, clock=clock).beat("joined", heard=True)
+    HealthFile(tmp_path, clock=clock).beat("joined", heard=True)
     clock.now, clock.set = 1020.0, jump
     found = health_file.read(tmp_path)
     assert (found.age(clock()), found.silence(clock())) == (20.0, 20.0)
@@ -40,14 +40,14 @@ def test_a_clock_that_is_set_makes_a_pulse_neither_old_nor_new(tmp_path, jump):
 
 
 def test_one_that_never_heard_was_silent_for_ever(tmp_path):
-    PulseFile(tmp_path).beat("connecting")
+    HealthFile(tmp_path).beat("connecting")
     found = health_file.read(tmp_path)
     assert found.silence(Now.here()) == float("inf")
     assert found.age(Now.here()) < 60
 
 
 def test_a_pulse_that_cannot_be_written_is_told_and_does_not_raise(tmp_path):
-    assert "cannot be written: No such file or directory" in PulseFile(tmp_path / "missing").beat("up")
+    assert "cannot be written: No such file or directory" in HealthFile(tmp_path / "missing").beat("up")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"state": "up", "surprise": 1})])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fl_common.processes.memory_limit import Watch, kills
+from fl_common.processes.memory_limit import MemoryKills, kills
 
 MIB = 2**20
 
@@ -32,7 +32,7 @@ def cgroup(request, tmp_path):
 
 def test_a_kill_for_memory_is_named_once_with_limit_and_peak(cgroup):
     where, write = cgroup
-    watch = Watch(*where)
+    watch = MemoryKills(*where)
     assert watch.word() == ""
     write(1, 450 * MIB, 449 * MIB)
     assert watch.word() == "out of memory: limit 450 MiB, peak 449 MiB"
@@ -42,9 +42,9 @@ def test_a_kill_for_memory_is_named_once_with_limit_and_peak(cgroup):
 def test_kills_from_before_are_not_named_and_no_limit_is_none(cgroup):
     where, write = cgroup
     write(3, None, 449 * MIB)
-    assert Watch(*where).word() == ""
+    assert MemoryKills(*where).word() == ""
     assert kills(*where).limit is None
 
 
 def test_where_there_is_no_cgroup_nothing_is_named(tmp_path):
-    assert Watch(tmp_path, tmp_path / "none").word() == ""
+    assert MemoryKills(tmp_path, tmp_path / "none").word() == ""

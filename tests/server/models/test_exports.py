@@ -9,7 +9,7 @@ import pytest
 
 from fl_common.errors import ExportError
 from fl_common.models.frameworks import keras, tf
-from fl_server.models.exports import comparison, keras_format, saved_model, tflite
+from fl_server.models.exports import keras_format, same_answers, saved_model, tflite
 from fl_server.models.exports.inputs import Inputs, answers, inputs_of
 from tests.support.model_zoo import MODELS, examples_of_subclassed
 
@@ -37,7 +37,7 @@ def test_a_saved_model_answers_alike_twice_and_as_the_model_with_training_off(tm
     for sample in inputs.samples:
         twice = [[np.asarray(part) for part in keras.tree.flatten(loaded.serve(sample.x))] for _ in range(2)]
         for answer in twice:
-            assert comparison.apart(answer, answers(model, sample.x)) < 1e-4
+            assert same_answers.apart(answer, answers(model, sample.x)) < 1e-4
 
 
 @pytest.mark.parametrize("name", [each for each in each_model("lstm") if each.values != ("text",)])
@@ -102,7 +102,7 @@ def test_a_model_that_draws_also_with_training_off_is_refused_by_name_except_as_
 def test_an_export_that_answers_otherwise_or_otherwise_when_asked_again_is_refused() -> None:
     model = MODELS["dense"]()
     samples, drawn = takes(model).samples, np.random.default_rng(0)
-    comparison.hold(lambda sample: sample.answers, samples, 1e-3, "file")
+    same_answers.hold(lambda sample: sample.answers, samples, 1e-3, "file")
     for wrong in (
         lambda sample: [sample.answers[0] * 1.01],
         lambda sample: [sample.answers[0] + drawn.normal(0, 1, sample.answers[0].shape)],
@@ -111,7 +111,7 @@ def test_an_export_that_answers_otherwise_or_otherwise_when_asked_again_is_refus
         lambda sample: [],
     ):
         with pytest.raises(ExportError, match="does not answer as the model does"):
-            comparison.hold(wrong, samples, 1e-3, "file")
+            same_answers.hold(wrong, samples, 1e-3, "file")
 
 
 def test_an_export_that_does_not_run_is_refused() -> None:
@@ -119,7 +119,7 @@ def test_an_export_that_does_not_run_is_refused() -> None:
         raise RuntimeError("no kernel for this")
 
     with pytest.raises(ExportError, match="the file does not run here: RuntimeError: no kernel for this"):
-        comparison.hold(broken, takes(MODELS["dense"]()).samples, 1e-3, "file")
+        same_answers.hold(broken, takes(MODELS["dense"]()).samples, 1e-3, "file")
 
 
 def test_a_model_that_takes_neither_draws_nor_the_tasks_examples_is_refused() -> None:

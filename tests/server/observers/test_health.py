@@ -3,9 +3,9 @@
 import json
 
 from fl_common.processes import health_file
-from fl_common.processes.health_file import PulseFile
+from fl_common.processes.health_file import HealthFile
 from fl_common.settings.schema import Settings
-from fl_server.observers.health import Vitals
+from fl_server.observers.health import ServerHealth
 from fl_server.store.runs import Run
 
 
@@ -13,8 +13,11 @@ def test_a_servers_pulse_and_the_new_events_of_its_runs_are_told_once(tmp_path):
     earlier = Run.create(tmp_path / "earlier", Settings())
     earlier.append({"event": "started"})
     time, told = [0.0], []
-    vitals = Vitals(
-        tmp_path, PulseFile(tmp_path), tell=lambda run, event: told.append((run, event["event"])), clock=lambda: time[0]
+    vitals = ServerHealth(
+        tmp_path,
+        HealthFile(tmp_path),
+        tell=lambda run, event: told.append((run, event["event"])),
+        clock=lambda: time[0],
     )
     run = Run.create(tmp_path / "new", Settings())
     for kind in ("started", "round"):
@@ -30,7 +33,7 @@ def test_a_servers_pulse_and_the_new_events_of_its_runs_are_told_once(tmp_path):
 
 def test_a_pulse_that_cannot_be_written_is_said_once_a_minute(tmp_path, caplog):
     place, time = tmp_path / "home", [0.0]
-    vitals = Vitals(tmp_path, PulseFile(place), tell=lambda run, event: None, clock=lambda: time[0])
+    vitals = ServerHealth(tmp_path, HealthFile(place), tell=lambda run, event: None, clock=lambda: time[0])
 
     def tick():
         time[0] += 25.0
@@ -55,7 +58,7 @@ def test_an_event_that_cannot_be_told_ends_no_server_and_keeps_no_other_from_bei
             raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
         told.append(event["event"])
 
-    vitals = Vitals(tmp_path, PulseFile(tmp_path), tell=tell, clock=lambda: time[0])
+    vitals = ServerHealth(tmp_path, HealthFile(tmp_path), tell=tell, clock=lambda: time[0])
     run = Run.create(tmp_path / "run", Settings())
     for kind in ("rejected", "rejected", "round"):
         run.append({"event": kind, "round": 1})
@@ -67,7 +70,7 @@ def test_an_event_that_cannot_be_told_ends_no_server_and_keeps_no_other_from_bei
 
 def test_a_servers_pulse_says_what_its_runs_wait_for_until_they_do_not(tmp_path):
     time = [0.0]
-    vitals = Vitals(tmp_path, PulseFile(tmp_path), tell=lambda run, event: None, clock=lambda: time[0])
+    vitals = ServerHealth(tmp_path, HealthFile(tmp_path), tell=lambda run, event: None, clock=lambda: time[0])
     run = Run.create(tmp_path / "first", Settings())
 
     def detail(**event):

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from fl_common.errors import StoreError
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_server.access.client_registry import Registry
 from fl_server.processes.repeated_warnings import Repeats, ThinnedOut
 from fl_server.store.disk.whole_writes import of_database
@@ -55,7 +55,9 @@ class Failure(grpc.RpcError):
 
 
 def test_an_executor_that_cannot_claim_says_so_once_in_the_words_of_a_full_disk(tmp_path, caplog):
-    executor = Executor(Nursery(()), "127.0.0.1:9", log_file=tmp_path / "log", environment={}, launched=lambda *_: None)
+    executor = Executor(
+        ForkServer(()), "127.0.0.1:9", log_file=tmp_path / "log", environment={}, launched=lambda *_: None
+    )
     turns = iter(range(50))
 
     def claim():

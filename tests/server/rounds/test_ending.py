@@ -217,8 +217,8 @@ def test_a_run_that_ends_for_want_of_a_quorum_keeps_its_rounds_and_goes_on_from_
     over.nodes = dict.fromkeys(over.nodes, until_round_3)
     with pytest.raises(RoundError, match="round 3 missed its quorum 4 times; 2 rounds are committed"):
         run(tmp_path / "run", over, rounds=4, quorum=2)
-    ledger = json.loads((tmp_path / "run" / CLIENTS).read_text())
-    assert sum(entry["rejected"].get("lost", 0) for entry in ledger.values()) == len(
+    history = json.loads((tmp_path / "run" / CLIENTS).read_text())
+    assert sum(entry["rejected"].get("lost", 0) for entry in history.values()) == len(
         events(Run.open(tmp_path / "run"), "rejected")
     )
     assert Run.open(tmp_path / "run").latest().round == 2

@@ -7,7 +7,7 @@ import strategies
 from fl_common.errors import RoundError
 from fl_common.settings.schema import Settings
 from fl_server.rounds import report
-from fl_server.rounds.clients.client_history import Ledger
+from fl_server.rounds.clients.client_history import ClientHistory
 from fl_server.rounds.loop import Rounds
 from fl_server.rounds.state import State
 from fl_server.store.runs import Run
@@ -72,11 +72,11 @@ def test_surplus_clients_are_no_gap():
 
 
 def test_a_client_of_a_large_simulation_that_trained_before_it_failed_did_take_part():
-    ledger = Ledger(everyone=False)
-    ledger.good(7, "train")
-    ledger.rejected(7, "train", "error")
-    ledger.rejected(8, "train", "error")
-    assert ledger.never_trained() == {8: {"error": 1}}
+    history = ClientHistory(everyone=False)
+    history.good(7, "train")
+    history.rejected(7, "train", "error")
+    history.rejected(8, "train", "error")
+    assert history.never_trained() == {8: {"error": 1}}
 
 
 @pytest.mark.parametrize("phase", ["train", "evaluate"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message, MessageType, RecordDict
 
-from fl_server.rounds.clients.client_history import Ledger
+from fl_server.rounds.clients.client_history import ClientHistory
 from fl_server.rounds.clients.leases import Leases
 from fl_server.rounds.cohort import Cohort
 from fl_server.rounds.exchange import Answer
@@ -52,10 +52,10 @@ class InPlace(Phase):
         return super().replies(Answers(answers), Cohort([], 99, quorum))
 
 
-def phase(said, name="train", ledger=None, **limits):
+def phase(said, name="train", history=None, **limits):
     sent = MODEL if name == "train" else None
     limits = Limits(**{"examples": 1000} | limits)
-    return InPlace(name, 4, LEASES, sent=sent, limits=limits, ledger=ledger or Ledger(), announce=said.append)
+    return InPlace(name, 4, LEASES, sent=sent, limits=limits, history=history or ClientHistory(), announce=said.append)
 
 
 def answer(message, node=10):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fl_client.app import Workplace, make_app
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_common.processes.streams import lossy
 from fl_common.settings.schema import Settings
 from fl_server import app
@@ -131,6 +131,6 @@ def test_what_a_process_says_to_a_full_disk_is_lost_and_nothing_else():
 
 @pytest.mark.parametrize("log", ["/dev/full", "/nowhere/child.log"])
 def test_a_child_whose_log_cannot_be_written_works_on(log):
-    child = Nursery(()).start(print, "a word", name="child", log_file=Path(log))
+    child = ForkServer(()).start(print, "a word", name="child", log_file=Path(log))
     child.join(60)
     assert child.exitcode == 0

@@ -1,6 +1,6 @@
 import json
 
-from fl_server.store.log.new_events import Watch
+from fl_server.store.log.new_events import NewEvents
 
 
 def append(store, run, *events):
@@ -16,7 +16,7 @@ def kinds(watch):
 
 
 def test_a_watch_tells_each_event_once_of_every_run(tmp_path):
-    watch = Watch(tmp_path)
+    watch = NewEvents(tmp_path)
     assert kinds(watch) == []
     append(tmp_path, "b", {"event": "started"})
     append(tmp_path, "a", {"event": "started"}, {"event": "round", "round": 1})
@@ -27,7 +27,7 @@ def test_a_watch_tells_each_event_once_of_every_run(tmp_path):
 
 
 def test_a_line_that_is_not_whole_is_told_when_it_is(tmp_path):
-    watch = Watch(tmp_path)
+    watch = NewEvents(tmp_path)
     path = append(tmp_path, "a", {"event": "started"})
     with path.open("a") as file:
         file.write('{"event": "ro')
@@ -39,13 +39,13 @@ def test_a_line_that_is_not_whole_is_told_when_it_is(tmp_path):
 
 def test_a_watch_may_begin_with_what_comes_next(tmp_path):
     append(tmp_path, "a", {"event": "started"})
-    watch = Watch(tmp_path, skip_past=True)
+    watch = NewEvents(tmp_path, skip_past=True)
     append(tmp_path, "a", {"event": "round", "round": 1})
     assert kinds(watch) == [("a", "round")]
 
 
 def test_a_run_begun_anew_under_the_same_name_is_told_from_its_start(tmp_path):
-    watch = Watch(tmp_path)
+    watch = NewEvents(tmp_path)
     path = append(tmp_path, "a", {"event": "started"}, {"event": "round", "round": 1})
     assert len(kinds(watch)) == 2
     path.unlink()
@@ -57,7 +57,7 @@ def test_a_log_that_cannot_be_read_hides_no_other_run(tmp_path):
     append(tmp_path, "b", {"event": "started"})
     (tmp_path / "a" / "events.jsonl").mkdir(parents=True)
     (tmp_path / "c" / "events.jsonl" / "x").mkdir(parents=True)
-    watch = Watch(tmp_path)
+    watch = NewEvents(tmp_path)
     assert kinds(watch) == [("b", "started")]
     append(tmp_path, "b", {"event": "finished"})
     assert kinds(watch) == [("b", "finished")]

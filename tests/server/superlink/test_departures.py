@@ -10,10 +10,10 @@ from flwr.superlink.federation import NoOpFederationManager
 
 from fl_cli import words
 from fl_server.rounds.exchange import _is_lost
-from fl_server.rounds.report import Assessed, Trained, of_round
+from fl_server.rounds.report import Assessed, TrainedModel, of_round
 from fl_server.superlink.fleet.departures import GOODBYE, Departures
 from fl_server.superlink.grid.pulling import LEFT, NODE_UNAVAILABLE
-from tests.server.rounds.test_phase import MODEL, Ledger, answer, phase
+from tests.server.rounds.test_phase import MODEL, ClientHistory, answer, phase
 from tests.support.strategy_messages import reply
 
 
@@ -72,17 +72,17 @@ def gone(code):
 
 
 def test_a_client_that_left_is_counted_as_left_and_has_no_mark_against_it():
-    ledger = Ledger()
-    current = phase(said := [], name="evaluate", ledger=ledger)
+    history = ClientHistory()
+    current = phase(said := [], name="evaluate", history=history)
     left, lost = (answer(gone(code), node) for code, node in ((LEFT, 10), (NODE_UNAVAILABLE, 20)))
     left, lost = (each.__class__(each.node, each.reply, 0.1, lost=True) for each in (left, lost))
     assert list(current.replies([left, lost], quorum=0)) == []
     assert (current.left, current.rejected) == (1, 1)
     assert [(each["client"], each["reason"]) for each in said] == [(0, "left"), (1, "lost")]
-    assert [ledger.failures(node, "evaluate") for node in (10, 20)] == [0, 1]
+    assert [history.failures(node, "evaluate") for node in (10, 20)] == [0, 1]
     train = phase([])
     assert list(train.replies([answer(reply(MODEL, 5), 10)], quorum=1))
-    event = of_round(4, Trained(MODEL, {}, train, 0.0, 0), Assessed({}, current, 0, 0.0), {"train": 0.1})
+    event = of_round(4, TrainedModel(MODEL, {}, train, 0.0, 0), Assessed({}, current, 0, 0.0), {"train": 0.1})
     assert (event["left"], event["rejected"]) == (1, 1)
     assert "rejected 1  left 1" in words.DESCRIBE["round"](event)
     assert words.rejection(said[0]) == "round 4: client 0 left before its evaluation was there"

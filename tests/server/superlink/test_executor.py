@@ -12,7 +12,7 @@ from fl_server.superlink.runs.executor import Executor, _use_lasting_channels
 
 
 class Failing:
-    """A nursery that cannot fork the first time, as where memory runs out."""
+    """A fork server that cannot fork the first time, as where memory runs out."""
 
     def __init__(self, error):
         self.error = error
@@ -47,9 +47,9 @@ def claims(executor, *outcomes):
 
 @pytest.mark.parametrize("error", [EOFError(), OSError(12, "Cannot allocate memory"), RuntimeError("any")])
 def test_a_failed_fork_is_reported_and_the_next_run_is_started(tmp_path, error):
-    launched, missed, nursery = [], [], Failing(error)
+    launched, missed, fork_server = [], [], Failing(error)
     executor = Executor(
-        nursery,
+        fork_server,
         "127.0.0.1:1",
         log_file=tmp_path / "serverapp.log",
         environment={},
@@ -57,7 +57,7 @@ def test_a_failed_fork_is_reported_and_the_next_run_is_started(tmp_path, error):
         not_launched=lambda token, why: missed.append((token, why)),
     )
     executor._execute(claims(executor, "first", ValueError("a claim that goes wrong"), "", "second"))
-    assert launched == nursery.started == ["second"]
+    assert launched == fork_server.started == ["second"]
     ((token, why),) = missed
     assert token == "first"
     assert type(error).__name__ in why

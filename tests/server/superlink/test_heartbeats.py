@@ -12,8 +12,8 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 
 from fl_common.trust.enrolment import SESSION_HEADER
-from fl_server.superlink.fleet.heartbeats import METHOD, Beats
-from fl_server.superlink.fleet.liveness import Seen, Sessions
+from fl_server.superlink.fleet.heartbeats import METHOD, Heartbeats
+from fl_server.superlink.fleet.liveness import LastHeard, Sessions
 
 INTERVAL = 10.0
 
@@ -26,7 +26,7 @@ class House:
         self.node = self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, b"key", 0)
         self.sessions = Sessions()
         self.sessions.begin("client", "session", self.node)
-        self.beats = Beats(self.state, self.sessions, Seen(), INTERVAL)
+        self.beats = Heartbeats(self.state, self.sessions, LastHeard(), INTERVAL)
         self.verified = 0
 
     def beat(self, session="session", interval=INTERVAL, node=None):

@@ -12,18 +12,18 @@ import psutil
 import pytest
 
 from fl_common.errors import NetworkError
-from fl_common.processes.forking import Nursery
+from fl_common.processes.forking import ForkServer
 from fl_server.access import home_files
 from fl_server.processes.listening import Addresses, check_free, free_ports
 from fl_server.processes.standstill import work_of
 from fl_server.superlink.process import SuperLink
-from fl_server.superlink.restarts import KeptUp
+from fl_server.superlink.restarts import RestartedSuperLink
 from tests.support.driven_server import Server, until
 
 
 def superlink(directory, addresses):
     return SuperLink(
-        Nursery(("flwr.server.app",)), addresses, directory=directory, access=home_files.prepare(directory)
+        ForkServer(("flwr.server.app",)), addresses, directory=directory, access=home_files.prepare(directory)
     )
 
 
@@ -64,7 +64,7 @@ def test_an_address_that_cannot_be_listened_on_is_an_error(address):
 def test_a_superlink_that_refuses_its_arguments_is_an_error_with_its_last_words(tmp_path):
     (tmp_path / "state.db").write_bytes(b"this is no database" * 100)
     server = SuperLink(
-        Nursery(("flwr.server.app",)),
+        ForkServer(("flwr.server.app",)),
         Addresses.local(),
         directory=tmp_path,
         access=home_files.prepare(tmp_path),
@@ -110,7 +110,7 @@ def threads():
 def kept(directory, **said):
     """A SuperLink that is kept up, and looked after by the test."""
     server = Server(directory)
-    keeper = KeptUp(server.superlink, **said)
+    keeper = RestartedSuperLink(server.superlink, **said)
     try:
         yield server.superlink, keeper
     finally:

@@ -10,8 +10,8 @@ from flwr.superlink.federation import NoOpFederationManager
 from fl_common.trust.enrolment import UNKNOWN
 from fl_server.access.client_registry import Registry
 from fl_server.access.data_schemas import FOLDER, Schemas
-from fl_server.superlink.fleet.liveness import Seen, Sessions
-from fl_server.superlink.fleet.registry_sync import BACK_SECONDS, Keeper, shut_out
+from fl_server.superlink.fleet.liveness import LastHeard, Sessions
+from fl_server.superlink.fleet.registry_sync import BACK_SECONDS, RegistrySync, shut_out
 from tests.server.access.test_client_registry import Clock, public, token_of
 
 DAY = 86_400.0
@@ -22,11 +22,11 @@ class House:
         name = FLWR_IN_MEMORY_DB_NAME
         self.clock = Clock()
         self.registry = Registry(home, clock=self.clock)
-        self.sessions, self.seen = Sessions(), Seen(self.clock)
+        self.sessions, self.seen = Sessions(), LastHeard(self.clock)
         factory = LinkStateFactory(name, NoOpFederationManager(), ObjectStoreFactory(name))
         self.state, self.home = factory.state(), home
         self.set = 0.0  # by which the machine's clock was set
-        self.keeper = Keeper(
+        self.keeper = RegistrySync(
             self.registry, self.sessions, self.seen, factory, Schemas(home), forget_after, self.clock,
             lambda: self.clock.now - self.set,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from fl_common.settings.schema import Settings, parse
 from fl_server.app import serve
 from fl_server.store.runs import Run
 from fl_simulation.attacks.hostile_clients import alters_updates, hostile_clients, with_hostile
-from fl_simulation.attacks.updates import ATTACKS, Moments, Seen
+from fl_simulation.attacks.updates import ATTACKS, AttackerView, Moments
 from fl_simulation.engine.data.label_noise import MislabelledPool, as_classes, mislabelled
 from fl_simulation.engine.data.pool import TRAIN, VALIDATION
 from fl_simulation.engine.engine import BatchedEngine
@@ -40,7 +40,7 @@ def attacked(name, trained, *, scale=1.0, honest=()):
     moments = Moments()
     for each in honest:
         moments.add(each)
-    return ATTACKS[name](MODEL, trained, Seen(scale, np.random.default_rng(0), moments))
+    return ATTACKS[name](MODEL, trained, AttackerView(scale, np.random.default_rng(0), moments))
 
 
 # ---- who

@@ -14,7 +14,7 @@ from fl_simulation.engine.engine import BatchedEngine
 from fl_simulation.engine.ways.one_by_one import OneByOne
 from fl_simulation.engine.ways.padding import looks_across
 from fl_simulation.engine.ways.ways import Choice
-from fl_simulation.engine.work import Cohort
+from fl_simulation.engine.work import TrainingCohort
 from fl_simulation.engine.workers import Workers
 from tests.support.simulated_federation import settings_of, simulated
 from tests.support.small_models import compiled, dense, some_digits, trainer_of, weighted
@@ -97,7 +97,7 @@ def test_what_treats_each_example_alone_stays_vectorised(case):
 def test_a_loss_over_the_batch_ends_in_the_weights_of_the_deployed_client():
     sizes = (40, 5, 33)
     rows = [np.arange(start, start + size, dtype=np.int32) for start, size in zip((0, 40, 45), sizes, strict=True)]
-    cohort = Cohort.of(3, [7, 2, 9], rows, batch_size=32, epochs=2, seed=5)
+    cohort = TrainingCohort.of(3, [7, 2, 9], rows, batch_size=32, epochs=2, seed=5)
     trainer, data, told = trainer_of(lambda: dense(loss=Dice())), tuple(map(tf.constant, some_digits())), []
     weights, workers = list(weights_of(trainer.model).values()), Workers(1)
     ours = Choice(trainer, "auto", workers, told.append).train(weights, cohort, data, mu=0.0, mean=False)

@@ -10,7 +10,7 @@ from fl_simulation.engine.ways.compiled_loop import Loop
 from fl_simulation.engine.ways.one_by_one import OneByOne
 from fl_simulation.engine.ways.vectorized import Vectorized
 from fl_simulation.engine.ways.ways import Choice
-from fl_simulation.engine.work import Cohort
+from fl_simulation.engine.work import TrainingCohort
 from fl_simulation.engine.workers import Workers
 from tests.support.small_models import (
     compiled,
@@ -63,10 +63,10 @@ def recurrent():
     return sequential(layers.Reshape((8, 8)), layers.SimpleRNN(6))
 
 
-def cohort(epochs: int = 2) -> Cohort:
+def cohort(epochs: int = 2) -> TrainingCohort:
     starts = np.cumsum((0, *SIZES))
     rows = [np.arange(start, start + size, dtype=np.int32) for start, size in zip(starts, SIZES, strict=False)]
-    return Cohort.of(3, [7, 2, 9, 4, 0], rows, batch_size=32, epochs=epochs, seed=5)
+    return TrainingCohort.of(3, [7, 2, 9, 4, 0], rows, batch_size=32, epochs=epochs, seed=5)
 
 
 def data(weighted: bool = False):

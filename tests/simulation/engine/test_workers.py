@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fl_simulation.engine.parts import UNLIKE, groups, shares
 from fl_simulation.engine.ways.steps import Steps
-from fl_simulation.engine.work import Cohort
+from fl_simulation.engine.work import TrainingCohort
 from fl_simulation.engine.workers import Workers
 
 sizes = st.lists(st.integers(1, 300), min_size=1, max_size=30)
@@ -60,7 +60,7 @@ def test_groups_hold_each_client_once_and_those_of_a_group_are_alike(sizes):
 def test_steps_take_each_clients_rows_in_the_order_of_its_plan(sizes, batch, epochs):
     starts = np.cumsum([0, *sizes])
     rows = [np.arange(start, start + size, dtype=np.int32) for start, size in zip(starts, sizes, strict=False)]
-    cohort = Cohort.of(1, range(len(sizes)), rows, batch_size=batch, epochs=epochs, seed=3)
+    cohort = TrainingCohort.of(1, range(len(sizes)), rows, batch_size=batch, epochs=epochs, seed=3)
     steps = Steps(cohort)
     for place, client in enumerate(steps.order):
         taken = [row[:size] for row, size in zip(steps.rows[:, place], steps.sizes[:, place], strict=True) if size]
