@@ -12,7 +12,7 @@ from fl_common.settings.schema import Settings
 from fl_common.tasks.user_modules import short_name
 from fl_server.store.runs import Run, listing
 from fl_server.superlink.database import LinkDatabase
-from fl_server.superlink.runs.control import Submitted
+from fl_server.superlink.execution.control import Submitted
 
 NOT_COMPARED = {"name", "out", "store", "resume"}  # where a run lies, and whether it goes on, are not what it learns
 

@@ -16,8 +16,8 @@ from fl_common.tasks import user_modules
 from parterre.federation import Stopped, stopping_on_signals
 
 if TYPE_CHECKING:
-    from fl_server.superlink.runs.control import Control, Submitted
-    from fl_server.superlink.runs.task_files import TaskFiles
+    from fl_server.superlink.execution.control import Control, Submitted
+    from fl_server.superlink.execution.task_files import TaskFiles
 
     Ask = Callable[[Control], Submitted]
 
@@ -122,7 +122,7 @@ def _only(resume: str, **others: object) -> None:
 
 def travelling(task: str, include: Sequence[str], *, force: bool) -> "TaskFiles | None":
     """Return the files of a task or strategy given by its path, and list them; None of one that is the server's own."""
-    from fl_server.superlink.runs import task_files
+    from fl_server.superlink.execution import task_files
 
     if not user_modules.is_path(task):
         if include:
@@ -136,7 +136,7 @@ def travelling(task: str, include: Sequence[str], *, force: bool) -> "TaskFiles 
 def reach(server: str, store: Path | None, ca: Path | None, credential: Path | None, *, insecure: bool) -> "Control":
     """Return a client of a Control API: with the CA and credential named, else with those of the store here."""
     from fl_server.access import home_files
-    from fl_server.superlink.runs.control import Control
+    from fl_server.superlink.execution.control import Control
 
     if insecure:
         return Control(server)

@@ -23,7 +23,7 @@ from fl_server.server import Server
 from fl_server.store.disk.server_lock import alone
 from fl_server.store.disk.whole_writes import plainly
 from fl_server.store.log.events_log import LONGEST, Event
-from fl_server.superlink.runs.supervisor import LIMIT
+from fl_server.superlink.execution.supervisor import LIMIT
 from parterre.federation import Stopped, stopping_on_signals
 
 LOCK = "server.lock"

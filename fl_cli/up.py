@@ -21,7 +21,7 @@ from fl_server.store.log.events_log import read_from
 from fl_server.store.runs import LOCK, Run, new_name
 from fl_server.store.seals.seals import DATA, SETTINGS
 from fl_server.store.seals.seals import FILE as SEAL
-from fl_server.superlink.runs.supervisor import LAST_WORDS
+from fl_server.superlink.execution.supervisor import LAST_WORDS
 from parterre import local_data
 from parterre.federation import LOGS, LocalFederation, Stopped, stopping_on_signals, uninterrupted
 from parterre.local_data import LocalData

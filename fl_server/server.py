@@ -18,9 +18,9 @@ from fl_server.store.disk.server_lock import sweep
 from fl_server.store.log.events_log import Event
 from fl_server.store.run_directories import Whereabouts
 from fl_server.superlink.database import LinkDatabase
+from fl_server.superlink.execution.supervisor import LIMIT, Say, Supervisor
 from fl_server.superlink.process import PRELOAD, SuperLink
 from fl_server.superlink.restarts import PORT_SECONDS, RestartedSuperLink
-from fl_server.superlink.runs.supervisor import LIMIT, Say, Supervisor
 
 log = logging.getLogger(__name__)
 

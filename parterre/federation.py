@@ -26,10 +26,10 @@ from fl_server.store.disk.whole_writes import check_room
 from fl_server.store.runs import Run
 from fl_server.store.seals.trust import VARIABLE as TRUSTED
 from fl_server.superlink.database import LinkDatabase
+from fl_server.superlink.execution.control import Control
+from fl_server.superlink.execution.supervisor import LIMIT, Say, Supervisor
 from fl_server.superlink.process import PRELOAD, SuperLink
 from fl_server.superlink.restarts import RestartedSuperLink
-from fl_server.superlink.runs.control import Control
-from fl_server.superlink.runs.supervisor import LIMIT, Say, Supervisor
 from parterre.local_clients import LocalClients
 from parterre.local_data import LocalData
 from parterre.trial import Trial

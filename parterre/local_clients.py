@@ -9,8 +9,8 @@ from pathlib import Path
 from fl_common.errors import MISTAKE, DataError
 from fl_common.processes import memory_limit
 from fl_common.processes.forking import last_words
+from fl_server.superlink.execution.supervisor import LIMIT, Say, ended, pause
 from fl_server.superlink.restarts import STEADY_SECONDS
-from fl_server.superlink.runs.supervisor import LIMIT, Say, ended, pause
 
 
 @dataclass

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from fl_common.settings.schema import Settings
-from fl_server.superlink.runs import app_bundle
+from fl_server.superlink.execution import app_bundle
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

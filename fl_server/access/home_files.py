@@ -17,7 +17,7 @@ from fl_server.access.authority import normal
 from fl_server.access.certificates import LOCAL_NAMES, Files
 from fl_server.access.client_records import Labels
 from fl_server.access.client_registry import Registry
-from fl_server.superlink.runs.control import Control
+from fl_server.superlink.execution.control import Control
 
 log = logging.getLogger(__name__)
 

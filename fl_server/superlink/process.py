@@ -19,7 +19,7 @@ from fl_server.processes.standstill import Standstill, work_of
 from fl_server.processes.steady_clock import Steady
 from fl_server.store.disk.whole_writes import check_room
 from fl_server.store.run_directories import HOME_VARIABLE
-from fl_server.superlink.runs.executor import Executor, Launched, NotLaunched
+from fl_server.superlink.execution.executor import Executor, Launched, NotLaunched
 
 log = logging.getLogger(__name__)
 

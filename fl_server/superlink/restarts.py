@@ -7,8 +7,8 @@ from collections.abc import Callable
 from fl_common.errors import NetworkError, StoreError
 from fl_common.processes import memory_limit
 from fl_server.processes.repeated_warnings import Repeats
+from fl_server.superlink.execution.supervisor import AGAIN_SECONDS, LIMIT, Say, ended, pause
 from fl_server.superlink.process import SuperLink
-from fl_server.superlink.runs.supervisor import AGAIN_SECONDS, LIMIT, Say, ended, pause
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from fl_common.settings.schema import Settings
 from fl_server.store.disk.server_lock import alone
 from fl_server.store.run_directories import Whereabouts
 from fl_server.store.runs import LOCK, Run
-from fl_server.superlink.runs.control import Status
+from fl_server.superlink.execution.control import Status
 from parterre.federation import HOME, OWNER
 
 WRITER = """

@@ -8,7 +8,7 @@ import pytest
 
 from fl_common.errors import DataError
 from fl_common.processes.forking import ForkServer
-from fl_server.superlink.runs.supervisor import FIRST_PAUSE
+from fl_server.superlink.execution.supervisor import FIRST_PAUSE
 from parterre.local_clients import LocalClients
 
 

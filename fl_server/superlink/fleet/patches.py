@@ -41,6 +41,8 @@ from fl_server.access.home_files import Access
 from fl_server.processes.steady_clock import Steady
 from fl_server.superlink import grpc_servers
 from fl_server.superlink.database import LinkDatabase
+from fl_server.superlink.execution.credential import CredentialPlugin
+from fl_server.superlink.execution.run_names import NamedRuns
 from fl_server.superlink.fleet import liveness, timestamps
 from fl_server.superlink.fleet.departures import Departures
 from fl_server.superlink.fleet.half_open_calls import BEFORE_ONE_IS_KNOWN, refused
@@ -49,8 +51,6 @@ from fl_server.superlink.fleet.liveness import LastHeard, Sessions
 from fl_server.superlink.fleet.polls import Polls
 from fl_server.superlink.fleet.registry_sync import RegistrySync, shut_out
 from fl_server.superlink.fleet.timestamps import Nearest
-from fl_server.superlink.runs.credential import CredentialPlugin
-from fl_server.superlink.runs.run_names import NamedRuns
 
 log = logging.getLogger(__name__)
 

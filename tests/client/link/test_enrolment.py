@@ -25,9 +25,9 @@ from fl_server.access.client_registry import Registry
 from fl_server.access.enrolment import MOST_FAILURES
 from fl_server.processes.listening import Addresses, free_ports, known_as
 from fl_server.rounds.exchange import Stream
+from fl_server.superlink.execution.control import Control
 from fl_server.superlink.fleet.polls import FEW, POLLS_PER_SECOND
 from fl_server.superlink.fleet.reception import OBJECT_BYTES
-from fl_server.superlink.runs.control import Control
 from tests.support.driven_server import Server, grid_for_a_module, server_for_a_module, serving, until
 from tests.support.proxies import proxy
 

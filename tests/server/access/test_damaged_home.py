@@ -17,7 +17,7 @@ from fl_server.access.client_registry import FILE, Registry
 from fl_server.store.disk.server_lock import sweep
 from fl_server.store.run_directories import FOLDER, Whereabouts
 from fl_server.superlink.database import LinkDatabase
-from fl_server.superlink.runs.credential import CredentialPlugin
+from fl_server.superlink.execution.credential import CredentialPlugin
 
 NOISE = b"\xff\xfe\0noise" * 200
 WAYS = {

@@ -15,9 +15,9 @@ from fl_server.access.client_registry import Registry
 from fl_server.processes.repeated_warnings import Repeats, ThinnedOut
 from fl_server.store.disk.whole_writes import of_database
 from fl_server.superlink.database import LinkDatabase
-from fl_server.superlink.runs.control import Control
-from fl_server.superlink.runs.executor import Executor
-from fl_server.superlink.runs.supervisor import Supervisor
+from fl_server.superlink.execution.control import Control
+from fl_server.superlink.execution.executor import Executor
+from fl_server.superlink.execution.supervisor import Supervisor
 from tests.server.access.test_client_registry import Clock, public, token_of
 from tests.server.store.test_checkpoints import small_disk  # noqa: F401  a fixture
 from tests.server.store.test_disk_wait import fill

@@ -15,8 +15,8 @@ from fl_common.processes.streams import lossy
 from fl_common.settings.schema import Settings
 from fl_server import app
 from fl_server.store.runs import Run
-from fl_server.superlink.runs import app_bundle
-from fl_server.superlink.runs.app_installation import install, is_whole
+from fl_server.superlink.execution import app_bundle
+from fl_server.superlink.execution.app_installation import install, is_whole
 from tests.server.store.test_checkpoints import small_disk  # noqa: F401  a fixture
 from tests.server.store.test_disk_wait import fill
 from tests.support.in_process_grid import InProcessGrid, client

@@ -12,8 +12,8 @@ from flwr.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_
 from fl_common.errors import NetworkError
 from fl_server.processes.listening import free_ports
 from fl_server.superlink.database import COMPLETED, FAILED, LOST
-from fl_server.superlink.runs import control
-from fl_server.superlink.runs.control import Control
+from fl_server.superlink.execution import control
+from fl_server.superlink.execution.control import Control
 
 RUN = 7
 

@@ -8,7 +8,7 @@ import pytest
 from fl_common.errors import StoreError
 from fl_common.network import channels
 from fl_server.processes.standstill import LONGEST_STEP
-from fl_server.superlink.runs.executor import Executor, _use_lasting_channels
+from fl_server.superlink.execution.executor import Executor, _use_lasting_channels
 
 
 class Failing:

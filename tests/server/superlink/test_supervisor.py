@@ -13,7 +13,7 @@ from fl_server.store.checkpoints import Checkpoint
 from fl_server.store.run_directories import Whereabouts
 from fl_server.store.runs import Run
 from fl_server.superlink.database import RAISED, LinkDatabase
-from fl_server.superlink.runs.supervisor import Supervisor, pause
+from fl_server.superlink.execution.supervisor import Supervisor, pause
 from tests.server.superlink.test_database import Link
 
 

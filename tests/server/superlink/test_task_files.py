@@ -10,8 +10,8 @@ import pytest
 
 from fl_common.errors import StrategyError, TaskError
 from fl_common.settings.schema import Settings
-from fl_server.superlink.runs import app_bundle, task_files
-from fl_server.superlink.runs.app_installation import install
+from fl_server.superlink.execution import app_bundle, task_files
+from fl_server.superlink.execution.app_installation import install
 
 TASK = """
 import json, random, {absent}

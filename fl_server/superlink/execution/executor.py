@@ -16,13 +16,13 @@ from typing import Any
 
 import grpc
 
-from fl_common.network import channels
 from fl_common.errors import StoreError
+from fl_common.network import channels
 from fl_common.processes.forking import ForkServer
 from fl_common.trust.untrusted_text import clean
-from fl_server.store.disk.whole_writes import of_database
 from fl_server.processes.repeated_warnings import Repeats
 from fl_server.processes.standstill import Standstill
+from fl_server.store.disk.whole_writes import of_database
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def _serverapp(appio: str, token: str, root: bytes | None) -> None:
     from flwr.superlink.grid import grpc_grid
 
     from fl_common.processes import heap
-    from fl_server.superlink.runs import app_installation
+    from fl_server.superlink.execution import app_installation
 
     heap.give_large_blocks_back()
     app_installation.use(app)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import fl_common
 from fl_common.errors import StrategyError
-from fl_common.tasks.user_modules import BUNDLED
 from fl_common.settings.schema import Settings
-from fl_server.superlink.runs.task_files import TaskFiles
+from fl_common.tasks.user_modules import BUNDLED
+from fl_server.superlink.execution.task_files import TaskFiles
 
 PACKAGES = ("fl_common", "fl_client", "fl_server", "strategies")
 CONTENT = ".info/CONTENT"  # Flower's list of a bundle's files: path, SHA-256, bits

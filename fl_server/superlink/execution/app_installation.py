@@ -15,9 +15,9 @@ from typing import Any
 
 from fl_common.errors import StoreError
 from fl_common.settings.schema import Settings
-from fl_server.superlink.runs.app_bundle import CONTENT
-from fl_server.store.disk.whole_writes import plainly
 from fl_server.store.disk.disk_wait import Patience
+from fl_server.store.disk.whole_writes import plainly
+from fl_server.superlink.execution.app_bundle import CONTENT
 
 log = logging.getLogger(__name__)
 

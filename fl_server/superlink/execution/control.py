@@ -10,16 +10,16 @@ from typing import Any, Self
 
 import grpc
 
+from fl_common.errors import NetworkError
 from fl_common.network import channels
 from fl_common.network.addresses import parse
-from fl_common.errors import NetworkError
 from fl_common.network.tls_handshake import diagnose
 from fl_common.settings.schema import Scalar, Settings
 from fl_common.trust.untrusted_text import clean
-from fl_server.superlink.runs import app_bundle
 from fl_server.store.disk import whole_writes
 from fl_server.superlink.database import FAILED, is_lost
-from fl_server.superlink.runs.task_files import TaskFiles
+from fl_server.superlink.execution import app_bundle
+from fl_server.superlink.execution.task_files import TaskFiles
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from fl_common.processes import memory_limit
 from fl_common.errors import HeldError, StoreError
-from fl_server.superlink.database import COMPLETED, FAILED, RAISED, STOPPED, LinkDatabase, LinkedRun, in_short, is_lost
+from fl_common.processes import memory_limit
 from fl_server.processes.repeated_warnings import Repeats
-from fl_server.store.runs import Run, holds
 from fl_server.store.run_directories import Whereabouts
+from fl_server.store.runs import Run, holds
+from fl_server.superlink.database import COMPLETED, FAILED, RAISED, STOPPED, LinkDatabase, LinkedRun, in_short, is_lost
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from fl_common.tasks import user_modules
 from fl_common.errors import TaskError
+from fl_common.tasks import user_modules
 
 TEXT = (".py", ".json", ".toml", ".yaml", ".yml", ".txt", ".md", ".cfg", ".ini")  # what does not look like data
 LARGE = 1 << 20  # bytes

@@ -1,0 +1,1 @@
+"""Runs' side of the SuperLink: submitted, bundled, executed, supervised."""
