@@ -18,7 +18,7 @@ SEEDS ?= 1 2 3 4 5
 export FLWR_TELEMETRY_ENABLED := 0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-ray test-docker test-kubernetes check audit chaos bench bench-peers lock image-locks clean help
+.PHONY: demo test test-ray test-docker test-kubernetes check fix docs audit chaos bench bench-peers lock image-locks clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,17 @@ check: $(STAMP) ## lint, security rules, types, the direction of imports, known 
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_imports.py
 	@$(BIN)/python .ci/audit.py
+
+fix: $(STAMP) ## what the linter and the formatter can put right
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: $(STAMP) ## write every generated page and schema again
+	@$(BIN)/python docs/make_reference.py
+	@$(BIN)/python deploy/helm/make_schema.py
+	@$(BIN)/python benchmarks/readme.py
+	@for script in attacks chaos client_memory thousand_nodes; do $(BIN)/python benchmarks/$$script.py --page || exit 1; done
+	@$(BIN)/python benchmarks/peers/page.py
 
 audit: $(STAMP) ## known vulnerabilities of what the lock names; fails where the service does not answer
 	@AUDIT=required $(BIN)/python .ci/audit.py
