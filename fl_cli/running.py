@@ -7,7 +7,7 @@ from fl_cli import options
 from fl_cli.runs import find
 from fl_cli.server import LOCK as SERVER_LOCK
 from fl_server.store.disk.server_lock import holder
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.store.runs import LOCK, Run
 from parterre.federation import HOME, OWNER
 
@@ -43,7 +43,7 @@ def runner(run: Run) -> Runner:
 def number_of(run: Run) -> int | None:
     """Return the number by which the server of the run's store knows it; None where it does not."""
     directory = run.directory.resolve()
-    return Whereabouts(directory.parent / options.HOME).numbers().get(directory)
+    return RunDirectories(directory.parent / options.HOME).numbers().get(directory)
 
 
 def serves(run: Run) -> bool:

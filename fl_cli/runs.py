@@ -14,7 +14,7 @@ from fl_common.errors import StoreError
 from fl_common.trust.untrusted_text import clean
 from fl_server.store import checkpoints
 from fl_server.store.log.events_log import LONGEST
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.store.run_files import CHECKPOINTS
 from fl_server.store.runs import Run, holds, listing
 
@@ -45,7 +45,7 @@ def show_all(context: typer.Context, store: Store = STORE, as_json: Json = False
     """List the runs of this machine, or show one."""
     if context.invoked_subcommand is not None:
         return
-    numbers = Whereabouts(store / HOME).numbers()
+    numbers = RunDirectories(store / HOME).numbers()
     rows = run_table.by_time([run_table.summary(run, numbers) for run in listing(store)])
     if as_json:
         lines = JsonLines(sys.stdout)
@@ -78,7 +78,7 @@ def _head(run: Run) -> None:
     kept = ", ".join(str(number) for number in checkpoints.numbers(run.directory / CHECKPOINTS)) or "none"
     typer.echo(f"{typer.style(run.name, bold=True)}  {typer.style(status, fg=run_table.COLOURS[status])}")
     directory = run.directory.resolve()
-    if number := Whereabouts(directory.parent / HOME).numbers().get(directory):
+    if number := RunDirectories(directory.parent / HOME).numbers().get(directory):
         typer.echo(f"number:       {number}")
     if damage := run.damage:
         typer.echo(f"damaged:      {clean(damage)}")

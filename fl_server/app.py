@@ -41,7 +41,7 @@ from fl_server.rounds.state import State, restore_strategy
 from fl_server.store.disk.disk_wait import Patience
 from fl_server.store.disk.whole_writes import plainly
 from fl_server.store.log.events_log import stamp
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.store.run_files import TASK
 from fl_server.store.runs import Run, holds, new_name
 from fl_server.store.seals import trust
@@ -77,8 +77,8 @@ def continued(run_id: int) -> Run | None:
 
     That one may still be ending: the lock is waited for.
     """
-    whereabouts = Whereabouts.here()
-    directory = whereabouts.directory(run_id) if whereabouts is not None else None
+    run_directories = RunDirectories.here()
+    directory = run_directories.directory(run_id) if run_directories is not None else None
     if directory is None or not holds(directory):
         return None
     run = Run.open(directory)
@@ -134,9 +134,9 @@ def _store(settings: Settings) -> Path:
 
 def _noted(run_id: int | None, directory: Path, begin: Callable[[Path], Run], *, resume: bool = False) -> Run:
     """Return the run that `begin` opens or creates. A server of ours is told first: no crash can part the two."""
-    whereabouts = Whereabouts.here()
-    if whereabouts is not None and run_id is not None and (resume or not holds(directory)):
-        whereabouts.note(run_id, directory)
+    run_directories = RunDirectories.here()
+    if run_directories is not None and run_id is not None and (resume or not holds(directory)):
+        run_directories.note(run_id, directory)
     return begin(directory)
 
 

@@ -16,7 +16,7 @@ from fl_server.processes.listening import Addresses
 from fl_server.processes.log_rotation import rotate
 from fl_server.store.disk.server_lock import sweep
 from fl_server.store.log.events_log import Event
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.superlink.database import LinkDatabase
 from fl_server.superlink.execution.supervisor import LIMIT, Say, Supervisor
 from fl_server.superlink.process import PRELOAD, SuperLink
@@ -82,7 +82,7 @@ class Server:
         """Start, and take up what an earlier server left; `crashed` says that it was killed. Raises NetworkError."""
         self._vitals.tick("starting", "its SuperLink starts")
         sweep(self._home / "temporary", self._fork_server.temporary)
-        if lost := self.database.examine(began=bool(Whereabouts(self._home).numbers())):
+        if lost := self.database.examine(began=bool(RunDirectories(self._home).numbers())):
             self._say(lost)
         Schemas(self._home).clear()
         self._supervisor.recover(crashed=crashed)

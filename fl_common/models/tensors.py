@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fl_common.data.examples import Examples, mapped
 from fl_common.errors import Shown, TaskError
 from fl_common.models.frameworks import keras, tf
+from fl_common.models.weights import check_fit
 
 
 class Tensors:
@@ -34,20 +35,8 @@ def specs(tensors: Any) -> Any:
 
 def in_order(arrays: Mapping[str, NDArray[Any]], names: Sequence[str], model: keras.Model) -> list[NDArray[Any]]:
     """Return `arrays` in the order of `model.weights`, called `names`. Raises TaskError where they do not fit."""
-    if arrays.keys() != set(names):
-        different = ", ".join(sorted(set(names) ^ arrays.keys())[:3])
-        raise TaskError(
-            "these arrays are not this model's: {different} differ. Use one task and model on all sides.",
-            different=Shown(different),
-        )
+    check_fit(arrays, names, model)
     for name, variable in zip(names, model.weights, strict=True):
-        if tuple(variable.shape) != arrays[name].shape:
-            raise TaskError(
-                "{name}: the model's shape is {wanted}; got {came}",
-                name=Shown(name),
-                wanted=Shown(tuple(variable.shape)),
-                came=Shown(arrays[name].shape),
-            )
         if arrays[name].dtype.name != variable.dtype:
             raise TaskError(
                 "{name}: the model's dtype is {wanted}; got {came}",

@@ -1,6 +1,6 @@
 """A Keras model's variables <-> NumPy arrays by name: the variable's path without the model's own prefix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,15 @@ def non_trainable_names(model: keras.Model) -> frozenset[str]:
 
 
 def assign(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write `arrays` into `model.weights`. Raises TaskError where names or shapes differ from the model's."""
+    """Write `arrays` into `model.weights`: all or, where names or shapes differ from the model's (TaskError), none."""
     names = names_of(model)
+    check_fit(arrays, names, model)
+    for name, variable in zip(names, model.weights, strict=True):
+        variable.assign(arrays[name])
+
+
+def check_fit(arrays: Mapping[str, NDArray[Any]], names: Sequence[str], model: keras.Model) -> None:
+    """Raise TaskError where names or shapes of `arrays` differ from those of `model.weights`, called `names`."""
     if set(names) != set(arrays):
         different = ", ".join(sorted(set(names) ^ set(arrays))[:3])
         raise TaskError(
@@ -58,4 +65,3 @@ def assign(model: keras.Model, arrays: Mapping[str, NDArray[Any]]) -> None:
                 wanted=Shown(tuple(variable.shape)),
                 came=Shown(arrays[name].shape),
             )
-        variable.assign(arrays[name])

@@ -13,14 +13,14 @@ HOME_VARIABLE = "FL_HOME_DIR"  # set by fl_server.superlink.process for the Serv
 FOLDER = "runs"
 
 
-class Whereabouts:
+class RunDirectories:
     """The notes under a server's home: a file a run, named by Flower's number, that holds the run's directory."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / FOLDER
 
     @classmethod
-    def here(cls) -> "Whereabouts | None":
+    def here(cls) -> "RunDirectories | None":
         """Return those of the server that started this process; None where it was no server of ours."""
         home = os.environ.get(HOME_VARIABLE)
         return cls(Path(home)) if home else None

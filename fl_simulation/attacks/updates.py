@@ -1,6 +1,6 @@
 """What a hostile client sends in place of the model it trained: pure functions over NumPy arrays by name.
 
-Between `hostile.py`, which says who is hostile, and the papers that describe the attacks.
+Between `hostile_clients.py`, which says who is hostile, and the papers that describe the attacks.
 """
 
 from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from fl_cli.server import LOCK as SERVER_LOCK
 from fl_common.errors import StoreError
 from fl_common.settings.schema import Settings
 from fl_server.store.disk.server_lock import alone
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.store.runs import LOCK, Run
 from fl_server.superlink.execution.control import Status
 from parterre.federation import HOME, OWNER
@@ -81,7 +81,7 @@ def test_who_runs_a_run_is_told_by_the_locks_that_are_held(made: Run) -> None:
 def test_a_run_of_a_server_has_the_number_that_the_server_gave_it(made: Run, tmp_path: Path) -> None:
     home = tmp_path / "store" / ".superlink"
     home.mkdir()
-    Whereabouts(home).note(4711, made.directory)
+    RunDirectories(home).note(4711, made.directory)
     assert number_of(made) == 4711
     with made.lock():
         assert runner(made) == Runner(4711)
@@ -120,7 +120,7 @@ class Answering:
 def test_a_run_between_two_starts_is_stopped_by_its_server(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     home, control = made.directory.parent / ".superlink", Answering("pending")
     home.mkdir()
-    Whereabouts(home).note(4711, made.directory)
+    RunDirectories(home).note(4711, made.directory)
     monkeypatch.setattr(command, "reach", lambda *_, **__: control)
     command_line = ("stop", "demo", "--store", str(made.directory.parent))
     with pytest.raises(StoreError, match="run demo does not run: it is interrupted"):

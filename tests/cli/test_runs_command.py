@@ -19,7 +19,7 @@ from fl_cli.options import HOME
 from fl_common.errors import ParterreError, StoreError
 from fl_common.settings.schema import Settings
 from fl_server.store.log import events_log
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.store.runs import Checkpoint, Run
 
 
@@ -81,7 +81,7 @@ def test_runs_stand_in_the_order_of_their_time_and_fit_eighty_columns(app: typer
 
 def test_a_run_that_a_server_knows_has_its_number(app: typer.Typer, store: Path) -> None:
     (store / HOME).mkdir()
-    Whereabouts(store / HOME).note(4711, store / "first")
+    RunDirectories(store / HOME).note(4711, store / "first")
     rows = [json.loads(line) for line in invoke(app, "runs", "--store", str(store), "--json").splitlines()]
     assert {row["run"]: row["number"] for row in rows} == {"first": 4711, "second": None, "third": None}
     assert "number" in invoke(app, "runs", "--store", str(store)).splitlines()[0]

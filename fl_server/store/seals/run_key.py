@@ -52,7 +52,7 @@ def _make(path: Path) -> None:
     try:
         os.link(new, path)
     except FileExistsError:
-        pass
+        pass  # another process was first, and its key is read
     except OSError as error:
         raise SecretError(f"cannot write {path}: {error.strerror or error}") from None
     finally:

@@ -19,7 +19,7 @@ from typing import Any
 from fl_common.errors import HeldError, StoreError
 from fl_common.processes import memory_limit
 from fl_server.processes.repeated_warnings import Repeats
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.store.runs import Run, holds
 from fl_server.superlink.database import COMPLETED, FAILED, RAISED, STOPPED, LinkDatabase, LinkedRun, in_short, is_lost
 
@@ -69,7 +69,7 @@ class Supervisor:
         self._going_on = going_on  # the command that goes on with a run
         self._memory = memory or memory_limit.MemoryKills()
         self._database = database
-        self._whereabouts = Whereabouts(home)
+        self._whereabouts = RunDirectories(home)
         self._limit = limit
         self._say = say
         self._clock = clock

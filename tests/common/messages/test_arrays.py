@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fl_common.errors import RejectedReply, StrategyError
+from fl_common.errors import RejectedReply, StrategyError, TaskError
 from fl_common.messages.arrays import Signature, check_finite, conform, decode, decode_record, encode
 from fl_common.models.frameworks import keras
 from fl_common.models.weights import assign, names_of, non_trainable_names, weights_of
@@ -176,6 +176,23 @@ def test_the_arrays_of_a_model_do_not_change_when_the_model_does():
     kernel = next(iter(arrays.values())).copy()
     assign(model, {name: array + 1 for name, array in arrays.items()})
     assert np.array_equal(next(iter(arrays.values())), kernel)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda arrays: {**arrays, "dense/bias": np.zeros(5, np.float32)}, "dense/bias: the model's shape is"),
+        (lambda arrays: {"dense/kernel": arrays["dense/kernel"]}, "are not this model's: .*dense/bias"),
+    ],
+    ids=["a shape", "a name"],
+)
+def test_arrays_that_do_not_fit_leave_a_model_as_it_was(wrong, said):
+    keras.utils.clear_session()
+    model = sequential()
+    before = weights_of(model)
+    with pytest.raises(TaskError, match=said):
+        assign(model, wrong({name: array + 1 for name, array in before.items()}))
+    assert all(np.array_equal(before[name], array) for name, array in weights_of(model).items())
 
 
 def test_batch_norms_statistics_are_named_as_not_trainable():

@@ -15,7 +15,7 @@ from fl_server.access.authority import Authority
 from fl_server.access.certificates import Files
 from fl_server.access.client_registry import FILE, Registry
 from fl_server.store.disk.server_lock import sweep
-from fl_server.store.run_directories import FOLDER, Whereabouts
+from fl_server.store.run_directories import FOLDER, RunDirectories
 from fl_server.superlink.database import LinkDatabase
 from fl_server.superlink.execution.credential import CredentialPlugin
 
@@ -319,7 +319,7 @@ def test_the_superlinks_database(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", NOISE, b"relative/path", b"/a\0b"])
 def test_a_note_of_where_a_run_is(tmp_path, content):
-    notes = Whereabouts(tmp_path)
+    notes = RunDirectories(tmp_path)
     notes.note(7, tmp_path)
     (tmp_path / FOLDER / "7").write_bytes(content)
     with pytest.raises(StoreError, match=rf"7 is damaged.*rm {tmp_path / FOLDER / '7'}"):

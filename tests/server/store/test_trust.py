@@ -7,7 +7,7 @@ import pytest
 from fl_common.errors import StoreError
 from fl_common.settings.schema import Settings
 from fl_server import app
-from fl_server.store.run_directories import HOME_VARIABLE, Whereabouts
+from fl_server.store.run_directories import HOME_VARIABLE, RunDirectories
 from fl_server.store.runs import Run
 from fl_server.store.seals import trust
 
@@ -26,7 +26,7 @@ def test_a_server_goes_on_with_what_it_began_without_a_question(
     run = foreign(tmp_path / "run", monkeypatch)
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
-    Whereabouts(tmp_path / "home").note(7, run.directory)
+    RunDirectories(tmp_path / "home").note(7, run.directory)
     found = app.continued(7)
     assert found is not None
     assert found.directory == run.directory.resolve()

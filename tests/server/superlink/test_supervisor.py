@@ -10,7 +10,7 @@ from flwr.common.constant import Status, SubStatus
 
 from fl_common.settings.schema import Settings
 from fl_server.store.checkpoints import Checkpoint
-from fl_server.store.run_directories import Whereabouts
+from fl_server.store.run_directories import RunDirectories
 from fl_server.store.runs import Run
 from fl_server.superlink.database import RAISED, LinkDatabase
 from fl_server.superlink.execution.supervisor import Supervisor, pause
@@ -50,7 +50,7 @@ class Scene:
         self.supervisor = self.another(limit)
         self.run_id = self.link.submit()
         self.run = Run.create(home / "run", Settings())
-        Whereabouts(home).note(self.run_id, self.run.directory)
+        RunDirectories(home).note(self.run_id, self.run.directory)
         self.launch()
 
     def another(self, limit=3):
@@ -294,7 +294,7 @@ with Run(Path({str(run.directory)!r})).lock():
 def test_a_run_that_another_process_still_writes_is_waited_for_and_holds_up_no_other(scene):
     other, directory = scene.link.submit(), scene.home / "other"
     Run.create(directory, Settings())
-    Whereabouts(scene.home).note(other, directory)
+    RunDirectories(scene.home).note(other, directory)
     scene.supervisor.launched(scene.link.start(other), process := Process())
     process.exitcode = -9
     with held(scene.run):
@@ -320,7 +320,7 @@ def test_restarts_of_a_server_that_was_told_to_stop_are_not_counted(scene):
 def test_a_claimed_run_whose_process_cannot_be_started_is_started_again(scene):
     other, directory = scene.link.submit(), scene.home / "other"
     Run.create(directory, Settings())
-    Whereabouts(scene.home).note(other, directory)
+    RunDirectories(scene.home).note(other, directory)
     scene.supervisor.not_launched(scene.link.start(other), "its process could not be started (EOFError: )")
     scene.wait(0)
     scene.wait()
@@ -330,9 +330,9 @@ def test_a_claimed_run_whose_process_cannot_be_started_is_started_again(scene):
 
 def test_a_run_submitted_again_belongs_to_its_newest_number(scene):
     again = scene.link.submit()
-    Whereabouts(scene.home).note(again, scene.run.directory)
-    assert Whereabouts(scene.home).directory(scene.run_id) is None
-    assert Whereabouts(scene.home).directory(again) == scene.run.directory
+    RunDirectories(scene.home).note(again, scene.run.directory)
+    assert RunDirectories(scene.home).directory(scene.run_id) is None
+    assert RunDirectories(scene.home).directory(again) == scene.run.directory
 
 
 def test_a_run_that_had_all_its_rounds_is_complete_though_flower_gave_it_up_for_lost(scene):
